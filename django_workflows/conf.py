@@ -1,0 +1,153 @@
+"""The settings: one dict, `DJANGO_WORKFLOWS`, whose keys are the upper-case names of the fields below."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import timedelta
+from difflib import get_close_matches
+from functools import cache
+from math import isnan
+from typing import Any, TypeVar
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+
+SETTING = "DJANGO_WORKFLOWS"
+
+T = TypeVar("T")
+
+
+def _error(path: str, expected: str, found: object) -> ImproperlyConfigured:
+    return ImproperlyConfigured(f"{path} must be {expected}, found {found!r} ({type(found).__name__}).")
+
+
+def _text(path: str, value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise _error(path, "a non-empty string", value)
+    return value
+
+
+def _number(path: str, value: object) -> float:
+    # bool is an int to Python, but never what somebody meant here.
+    if isinstance(value, bool) or not isinstance(value, int | float) or isnan(value) or value <= 0:
+        raise _error(path, "a number of seconds above 0", value)
+    return float(value)
+
+
+def _integer(minimum: int) -> Callable[[str, object], int]:
+    def read(path: str, value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+            raise _error(path, f"an integer of at least {minimum}", value)
+        return value
+
+    return read
+
+
+def _duration(path: str, value: object, zero: bool = False) -> timedelta:
+    expected = f"a timedelta or a number of seconds, {'at least' if zero else 'above'} 0"
+    duration = value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            duration = timedelta(seconds=value)
+        except (OverflowError, ValueError):
+            raise _error(path, expected, value) from None
+    if not isinstance(duration, timedelta) or duration < timedelta(0) or (not duration and not zero):
+        raise _error(path, expected, value)
+    return duration
+
+
+def _grace(path: str, value: object) -> timedelta:
+    return _duration(path, value, zero=True)
+
+
+def _retention(path: str, value: object) -> Mapping[str, timedelta] | None:
+    # Imported late: models cannot be loaded before the app registry is, settings can.
+    from django_workflows.models import InstanceStatus
+
+    if value is None:
+        return None
+    closed = [status.value for status in InstanceStatus if status.is_closed]
+    if not isinstance(value, Mapping):
+        raise _error(path, "None or a dict of closed status to timedelta", value)
+    for status in value:
+        if status not in closed:
+            raise _error(f"{path}[{status!r}]", f"keyed by a closed status, one of {', '.join(closed)}", status)
+    return {str(status): _grace(f'{path}["{status}"]', age) for status, age in value.items()}
+
+
+def _setting(default: T, read: Callable[[str, object], T]) -> T:
+    value: T = field(default=default, metadata={"read": read})
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkflowSettings:
+    """The checked value of `DJANGO_WORKFLOWS`; `LEASE` is `get_settings().lease`, and so on."""
+
+    # The alias in DATABASES that holds the tables of workflows.
+    database: str = _setting("default", _text)
+    # The queue of workflows and activities that name none.
+    default_queue: str = _setting("default", _text)
+    # How long a silent worker keeps what it claimed; after that others take over.
+    lease: timedelta = _setting(timedelta(seconds=30), _duration)
+    # Seconds between two looks for new work: the first when busy a moment ago, the second when idle for long.
+    poll_interval_min: float = _setting(0.01, _number)
+    poll_interval_max: float = _setting(0.25, _number)
+    # How many instances a worker keeps in memory between steps; 0 replays every step from its history.
+    sticky_cache_size: int = _setting(1000, _integer(0))
+    # The largest encoded input, result, signal value or failure. MySQL's max_allowed_packet must be above it.
+    max_payload_bytes: int = _setting(2 * 1024 * 1024, _integer(1))
+    # Seconds that one step of a workflow may compute before it counts as deadlocked.
+    step_time_limit: float = _setting(2.0, _number)
+    # History events of one execution: a warning is logged at the first, the instance fails at the second.
+    history_warn: int = _setting(10_000, _integer(1))
+    history_limit: int = _setting(50_000, _integer(1))
+    # Sync and async activities that one worker process runs at a time.
+    threads: int = _setting(8, _integer(1))
+    async_activities: int = _setting(100, _integer(1))
+    # How long a worker that was asked to stop waits for its running activities.
+    shutdown_grace: timedelta = _setting(timedelta(seconds=30), _grace)
+    # Closed status to the age at which instances are removed; None keeps everything.
+    retention: Mapping[str, timedelta] | None = _setting(None, _retention)
+    # Claims of one item that killed their worker before the item is set aside.
+    crash_limit: int = _setting(5, _integer(1))
+
+
+def _read(configured: object) -> WorkflowSettings:
+    if not isinstance(configured, Mapping):
+        raise _error(SETTING, "a dict", configured)
+    readers = {item.name.upper(): item.metadata["read"] for item in fields(WorkflowSettings)}
+    values: dict[str, Any] = {}
+    for key, value in configured.items():
+        path = f'{SETTING}["{key}"]'
+        if key not in readers:
+            close = get_close_matches(str(key).upper(), readers, n=1)
+            hint = f"Did you mean {close[0]}?" if close else f"Expected one of {', '.join(readers)}."
+            raise ImproperlyConfigured(f"{path} is not a setting, found {value!r}. {hint}")
+        values[key.lower()] = readers[key](path, value)
+    result = WorkflowSettings(**values)
+    _check_order(result, "poll_interval_min", "poll_interval_max")
+    _check_order(result, "history_warn", "history_limit")
+    return result
+
+
+def _check_order(result: WorkflowSettings, low: str, high: str) -> None:
+    if getattr(result, low) > getattr(result, high):
+        path, limit = f'{SETTING}["{low.upper()}"]', f'{SETTING}["{high.upper()}"]'
+        raise _error(path, f"at most {limit} ({getattr(result, high)!r})", getattr(result, low))
+
+
+@cache
+def get_settings() -> WorkflowSettings:
+    """Return the settings, read and checked once; `override_settings` makes the next call read them again."""
+    return _read(getattr(settings, SETTING, {}))
+
+
+def _forget(*, setting: str, **kwargs: object) -> None:
+    if setting == SETTING:
+        get_settings.cache_clear()
+
+
+setting_changed.connect(_forget, dispatch_uid="django_workflows.conf")
