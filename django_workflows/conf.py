@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from datetime import timedelta
 from difflib import get_close_matches
 from functools import cache
 from math import isnan
-from typing import Any, TypeVar
+from typing import Annotated, Any, get_type_hints
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
 SETTING = "DJANGO_WORKFLOWS"
-
-T = TypeVar("T")
 
 
 def _error(path: str, expected: str, found: object) -> ImproperlyConfigured:
@@ -77,9 +75,12 @@ def _retention(path: str, value: object) -> Mapping[str, timedelta] | None:
     return {str(status): _grace(f'{path}["{status}"]', age) for status, age in value.items()}
 
 
-def _setting(default: T, read: Callable[[str, object], T]) -> T:
-    value: T = field(default=default, metadata={"read": read})
-    return value
+Text = Annotated[str, _text]
+Seconds = Annotated[float, _number]
+Count = Annotated[int, _integer(1)]
+Duration = Annotated[timedelta, _duration]
+Grace = Annotated[timedelta, _grace]
+Retention = Annotated[Mapping[str, timedelta] | None, _retention]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,38 +88,39 @@ class WorkflowSettings:
     """The checked value of `DJANGO_WORKFLOWS`; `LEASE` is `get_settings().lease`, and so on."""
 
     # The alias in DATABASES that holds the tables of workflows.
-    database: str = _setting("default", _text)
+    database: Text = "default"
     # The queue of workflows and activities that name none.
-    default_queue: str = _setting("default", _text)
+    default_queue: Text = "default"
     # How long a silent worker keeps what it claimed; after that others take over.
-    lease: timedelta = _setting(timedelta(seconds=30), _duration)
+    lease: Duration = timedelta(seconds=30)
     # Seconds between two looks for new work: the first when busy a moment ago, the second when idle for long.
-    poll_interval_min: float = _setting(0.01, _number)
-    poll_interval_max: float = _setting(0.25, _number)
+    poll_interval_min: Seconds = 0.01
+    poll_interval_max: Seconds = 0.25
     # How many instances a worker keeps in memory between steps; 0 replays every step from its history.
-    sticky_cache_size: int = _setting(1000, _integer(0))
+    sticky_cache_size: Annotated[int, _integer(0)] = 1000
     # The largest encoded input, result, signal value or failure. MySQL's max_allowed_packet must be above it.
-    max_payload_bytes: int = _setting(2 * 1024 * 1024, _integer(1))
+    max_payload_bytes: Count = 2 * 1024 * 1024
     # Seconds that one step of a workflow may compute before it counts as deadlocked.
-    step_time_limit: float = _setting(2.0, _number)
+    step_time_limit: Seconds = 2.0
     # History events of one execution: a warning is logged at the first, the instance fails at the second.
-    history_warn: int = _setting(10_000, _integer(1))
-    history_limit: int = _setting(50_000, _integer(1))
+    history_warn: Count = 10_000
+    history_limit: Count = 50_000
     # Sync and async activities that one worker process runs at a time.
-    threads: int = _setting(8, _integer(1))
-    async_activities: int = _setting(100, _integer(1))
+    threads: Count = 8
+    async_activities: Count = 100
     # How long a worker that was asked to stop waits for its running activities.
-    shutdown_grace: timedelta = _setting(timedelta(seconds=30), _grace)
+    shutdown_grace: Grace = timedelta(seconds=30)
     # Closed status to the age at which instances are removed; None keeps everything.
-    retention: Mapping[str, timedelta] | None = _setting(None, _retention)
+    retention: Retention = None
     # Claims of one item that killed their worker before the item is set aside.
-    crash_limit: int = _setting(5, _integer(1))
+    crash_limit: Count = 5
 
 
 def _read(configured: object) -> WorkflowSettings:
     if not isinstance(configured, Mapping):
         raise _error(SETTING, "a dict", configured)
-    readers = {item.name.upper(): item.metadata["read"] for item in fields(WorkflowSettings)}
+    hints = get_type_hints(WorkflowSettings, include_extras=True)
+    readers = {name.upper(): hint.__metadata__[0] for name, hint in hints.items()}
     values: dict[str, Any] = {}
     for key, value in configured.items():
         path = f'{SETTING}["{key}"]'

@@ -1,0 +1,1 @@
+"""The workflows and activities of the tests, found by autodiscovery."""
