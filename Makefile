@@ -3,7 +3,9 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+DATABASES ?= sqlite postgresql mariadb
 ARGS ?=
+export DATABASES
 
 BIN := $(VENV)/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
@@ -46,7 +48,7 @@ serve: $(VENV)/run.stamp
 	@$(EXAMPLE) -m django migrate --verbosity 0
 	@$(EXAMPLE) -m django runserver $(ARGS)
 
-test: $(VENV)/dev.stamp $(VENV)/mysql.stamp
+test: $(VENV)/dev.stamp $(if $(filter mariadb,$(DATABASES)),$(VENV)/mysql.stamp)
 	@$(BIN)/python -m tests.run_all $(ARGS)
 
 lint: $(VENV)/dev.stamp
