@@ -13,9 +13,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 ALL = "sqlite postgresql mariadb"
+# Without our apps, so that a mistake in them fails tests rather than looks like a missing database.
 PROBE = """
-import django
-django.setup()
+from django.conf import settings
+from tests.settings import DATABASES
+settings.configure(DATABASES=DATABASES)
 from django.db import connection
 with connection._nodb_cursor() as cursor:
     cursor.execute("SELECT 1")
@@ -24,7 +26,7 @@ COUNTS = re.compile(r"(\d+) passed, (\d+) failed")
 
 
 def environment(database: str) -> dict[str, str]:
-    return {**os.environ, "DATABASE": database, "DJANGO_SETTINGS_MODULE": "tests.settings", "PYTHONUNBUFFERED": "1"}
+    return {**os.environ, "DATABASE": database, "PYTHONUNBUFFERED": "1"}
 
 
 def why_unreachable(database: str) -> str:
