@@ -1,0 +1,1 @@
+"""A small shop and an airport import, built on django_workflows."""

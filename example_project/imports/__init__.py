@@ -1,0 +1,1 @@
+"""Airports, imported from CSV files by a workflow."""

@@ -1,0 +1,24 @@
+"""The form that uploads a file."""
+
+from __future__ import annotations
+
+from django import forms
+from django.core.files.uploadedfile import UploadedFile
+
+from .models import ImportJob
+
+MOST_BYTES = 5 * 1024 * 1024
+
+
+class UploadForm(forms.ModelForm[ImportJob]):
+    """A file and the pace of its import; what is in the file is checked by the workflow."""
+
+    class Meta:
+        model = ImportJob
+        fields = ["file", "pause"]
+
+    def clean_file(self) -> UploadedFile:
+        file: UploadedFile = self.cleaned_data["file"]
+        if file.size is None or file.size > MOST_BYTES:
+            raise forms.ValidationError(f"Expected a file of at most {MOST_BYTES // 1024 // 1024} MB; split it.")
+        return file

@@ -1,0 +1,1 @@
+"""The shop: orders that are approved, paid and shipped by a workflow."""
