@@ -53,7 +53,7 @@ def resolve_annotations(function: Callable[..., Any], signature: inspect.Signatu
     target = inspect.unwrap(function)
     enclosing = dict(zip(target.__code__.co_freevars, _contents(target), strict=True))
     try:
-        hints = typing.get_type_hints(target, localns={**target.__globals__, **enclosing}, include_extras=True)
+        hints = typing.get_type_hints(target, localns=enclosing, include_extras=True)
     except Exception as error:
         raise RegistrationError(
             f"The annotations of {name}{signature} cannot be resolved: {error}. Import the names they use at module "
