@@ -75,6 +75,8 @@ INSTALLED_APPS = [
     "django.contrib.admin",
     "django.contrib.staticfiles",
     "django_workflows",
+    "example_project.orders",
+    "example_project.imports",
     "tests.testapp",
 ]
 MIGRATION_MODULES = {"testapp": None}  # its tables follow its models

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from django import forms
 from django.core.files.uploadedfile import UploadedFile
 
 from .models import ImportJob
 
+if TYPE_CHECKING:
+    ModelForm = forms.ModelForm[ImportJob]
+else:
+    ModelForm = forms.ModelForm
+
 MOST_BYTES = 5 * 1024 * 1024
 
 
-class UploadForm(forms.ModelForm[ImportJob]):
+class UploadForm(ModelForm):
     """A file and the pace of its import; what is in the file is checked by the workflow."""
 
     class Meta:

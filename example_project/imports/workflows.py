@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from django.db.models import F
 
-from django_workflows import Signal, activity, workflow
+from django_workflows import RetryPolicy, Signal, activity, workflow
 
 from .airports import AirportRow, BadFile, Rejected, read_airports
 from .models import Airport, ImportJob
@@ -91,7 +91,7 @@ async def _store(job_id: int, rows: int, pause: float) -> Counts:
     return sum(await asyncio.gather(*(store(first) for first in range(0, rows, CHUNK_ROWS))), Counts())
 
 
-@activity
+@activity(retry=RetryPolicy(max_attempts=3, non_retryable=(BadFile,)))
 def check_file(job_id: int) -> Checked:
     """Read the whole file before anything is stored."""
     rows, rejected = _read(job_id)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django import forms
 
 from .models import Order
 
+if TYPE_CHECKING:
+    ModelForm = forms.ModelForm[Order]
+else:
+    ModelForm = forms.ModelForm
+
 MOST_CENTS = 10_000_000_00
 
 
-class OrderForm(forms.ModelForm[Order]):
+class OrderForm(ModelForm):
     """What the customer fills in; the total is computed here, not sent by the browser."""
 
     class Meta:

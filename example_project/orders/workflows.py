@@ -85,7 +85,7 @@ def charge_card(order_id: int, cents: int) -> str:
     return payments.charge(order.instance_id, order.card, cents)
 
 
-@activity
+@activity(retry=RetryPolicy())  # without a limit: nobody's money is given up
 def refund_payment(order_id: int) -> bool:
     """Pay back what was charged, and see to it that a charge still on its way is refused."""
     return payments.refund(Order(pk=order_id).instance_id)
