@@ -1,0 +1,93 @@
+"""Durable workflows in a Django project's own database."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .authoring.activity import Activity, ActivityInfo, register_activities
+from .authoring.namespace import activity, workflow
+from .authoring.signal import Signal
+from .authoring.workflow import Workflow
+from .engine.steps import InstanceInfo
+from .exceptions import (
+    ActivityError,
+    ActivityTimeout,
+    ChildWorkflowTerminated,
+    HistoryLimitExceeded,
+    InstanceAlreadyExists,
+    InstanceNotFinished,
+    InstanceNotFound,
+    InstanceNotRunning,
+    NondeterminismError,
+    NotAllowedInWorkflowError,
+    NotInActivityError,
+    NotInWorkflowError,
+    PayloadError,
+    PayloadTooLarge,
+    RegistrationError,
+    ResultInTransactionError,
+    StepTimeLimitExceeded,
+    UnknownWorkflowError,
+    WorkerLost,
+    WorkflowCancelled,
+    WorkflowFailed,
+    WorkflowsError,
+    WorkflowTerminated,
+)
+from .retries import RetryPolicy
+
+if TYPE_CHECKING:
+    from .client import WorkflowHandle, get_handle
+    from .models import InstanceStatus
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Activity",
+    "ActivityError",
+    "ActivityInfo",
+    "ActivityTimeout",
+    "ChildWorkflowTerminated",
+    "HistoryLimitExceeded",
+    "InstanceAlreadyExists",
+    "InstanceInfo",
+    "InstanceNotFinished",
+    "InstanceNotFound",
+    "InstanceNotRunning",
+    "InstanceStatus",
+    "NondeterminismError",
+    "NotAllowedInWorkflowError",
+    "NotInActivityError",
+    "NotInWorkflowError",
+    "PayloadError",
+    "PayloadTooLarge",
+    "RegistrationError",
+    "ResultInTransactionError",
+    "RetryPolicy",
+    "Signal",
+    "StepTimeLimitExceeded",
+    "UnknownWorkflowError",
+    "WorkerLost",
+    "Workflow",
+    "WorkflowCancelled",
+    "WorkflowFailed",
+    "WorkflowHandle",
+    "WorkflowTerminated",
+    "WorkflowsError",
+    "activity",
+    "get_handle",
+    "register_activities",
+    "workflow",
+]
+
+# Names that need Django's app registry: imported when first used, so that `workflows` modules can import this package
+# while Django is still loading its apps.
+_NEED_DJANGO = {"WorkflowHandle": "client", "get_handle": "client", "InstanceStatus": "models"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NEED_DJANGO:
+        from importlib import import_module
+
+        return getattr(import_module(f".{_NEED_DJANGO[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

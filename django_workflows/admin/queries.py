@@ -1,0 +1,162 @@
+"""What the admin pages read; each function is a fixed number of queries, bounded in rows and in bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db.models import F, OuterRef, Q, QuerySet, Subquery
+from django.db.models.functions import Coalesce, Length, Substr
+from django.utils.translation import gettext as _
+
+from django_workflows.admin.presentation import PAYLOAD_LIMIT
+from django_workflows.models import (
+    ActivityTask,
+    HistoryEvent,
+    InboxEvent,
+    InstanceStatus,
+    OpenInstance,
+    Timer,
+    Worker,
+    WorkflowInstance,
+)
+from django_workflows.store.keys import MAX_LENGTH, key_of
+
+ROW_LIMIT = 100
+BLOCKED_RETRY = 0  # the command number of the timer that tries a blocked instance again
+HEAD_LENGTH = 1000
+
+
+def with_history_length(instances: QuerySet[Any]) -> QuerySet[Any]:
+    """Annotate `events`: the open row has the current length, the instance row the final one."""
+    live = OpenInstance.objects.filter(instance_id=OuterRef("pk")).values("history_length")[:1]
+    annotated: QuerySet[Any] = instances.annotate(events=Coalesce(Subquery(live), F("history_length")))
+    return annotated
+
+
+def search_instances(instances: QuerySet[Any], term: str) -> QuerySet[Any]:
+    """Return the instances with exactly this instance or execution ID, else those whose instance ID begins so."""
+    if len(term) > MAX_LENGTH:
+        return instances.none()
+    exact = Q(instance_key=key_of(term))
+    if term.isascii():  # MySQL refuses to compare its ascii column with anything else
+        exact |= Q(execution_id=term)
+    found = instances.filter(exact)
+    if found.exists():
+        return found
+    return instances.filter(instance_id__startswith=term.removesuffix("*"))
+
+
+def payload_columns(column: str, can_view_payload: bool) -> dict[str, Any]:
+    """Return the annotations that fetch a payload column: its length, and its beginning where it may be seen."""
+    columns: dict[str, Any] = {f"{column}_length": Length(column)}
+    if can_view_payload:
+        columns[f"{column}_text"] = Substr(column, 1, PAYLOAD_LIMIT)
+    return columns
+
+
+def load_payloads(instance: WorkflowInstance, can_view_payload: bool) -> dict[str, Any]:
+    rows: QuerySet[Any, Any] = WorkflowInstance.objects.using(instance._state.db).filter(pk=instance.pk)
+    columns = payload_columns("input", can_view_payload) | payload_columns("result", can_view_payload)
+    payloads: dict[str, Any] = rows.values("failure", **columns).get()
+    return payloads
+
+
+def load_relatives(instance: WorkflowInstance) -> dict[int, WorkflowInstance]:
+    """Return the parent, the root and the first execution, as far as they still exist."""
+    candidates = (instance.parent_id, instance.root_id, instance.chain_id)
+    ids = {pk for pk in candidates if pk is not None and pk != instance.pk}
+    if not ids:
+        return {}
+    rows = WorkflowInstance.objects.using(instance._state.db).filter(pk__in=ids)
+    return {row.pk: row for row in rows.only("name", "instance_id")}
+
+
+def has_children(instance: WorkflowInstance) -> bool:
+    return WorkflowInstance.objects.using(instance._state.db).filter(parent_id=instance.pk).exists()
+
+
+def first_rows(rows: QuerySet[Any]) -> tuple[list[Any], bool]:
+    """Return the first ROW_LIMIT rows, and whether there are more."""
+    found = list(rows[: ROW_LIMIT + 1])
+    return found[:ROW_LIMIT], len(found) > ROW_LIMIT
+
+
+@dataclass(frozen=True)
+class LiveRows:
+    """What an open instance has at work, waits for and has not read; `more_*` tells of rows left out."""
+
+    open_row: OpenInstance | None = None
+    activities: Sequence[ActivityTask] = ()
+    more_activities: bool = False
+    timers: Sequence[Timer] = ()
+    more_timers: bool = False
+    messages: Sequence[dict[str, Any]] = ()
+    more_messages: bool = False
+
+    @property
+    def owner_ids(self) -> set[int]:
+        owners = {task.owner_id for task in self.activities} | {self.open_row.owner_id if self.open_row else None}
+        return {owner for owner in owners if owner is not None}
+
+
+def load_live_rows(instance: WorkflowInstance, can_view_payload: bool) -> LiveRows:
+    if not is_open(instance):
+        return LiveRows()  # what a closed instance left behind waits for nothing
+    database = instance._state.db
+    tasks = ActivityTask.objects.using(database).filter(instance_id=instance.pk).order_by("command")
+    timers = Timer.objects.using(database).filter(instance_id=instance.pk).order_by("fire_at", "command")
+    activities, more_activities = first_rows(tasks.defer("input", "options"))
+    waiting, more_timers = first_rows(timers)
+    messages, more_messages = first_rows(_unread(instance, can_view_payload))
+    return LiveRows(
+        open_row=OpenInstance.objects.using(database).filter(instance_id=instance.pk).first(),
+        activities=activities,
+        more_activities=more_activities,
+        timers=waiting,
+        more_timers=more_timers,
+        messages=messages,
+        more_messages=more_messages,
+    )
+
+
+def _unread(instance: WorkflowInstance, can_view_payload: bool) -> QuerySet[Any, dict[str, Any]]:
+    rows: QuerySet[Any, Any] = (
+        InboxEvent.objects.using(instance._state.db).filter(chain_id=instance.chain).order_by("id")
+    )
+    rows = rows.filter(Q(instance_id=None) | Q(instance_id=instance.pk))
+    columns = payload_columns("data", can_view_payload)
+    return rows.values("id", "type", "queue", "created_at", head=Substr("data", 1, HEAD_LENGTH), **columns)
+
+
+def history(instance: WorkflowInstance, can_view_payload: bool) -> QuerySet[Any, dict[str, Any]]:
+    rows: QuerySet[Any, Any] = HistoryEvent.objects.using(instance._state.db).filter(instance_id=instance.pk)
+    columns = payload_columns("data", can_view_payload)
+    return rows.values("sequence", "type", "time", head=Substr("data", 1, HEAD_LENGTH), **columns)
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The queues that somebody serves, and the names of workers that the page mentions."""
+
+    served_queues: frozenset[str]
+    names: dict[int, str]
+
+    def name(self, worker_id: int | None) -> str:
+        if worker_id is None:
+            return _("an unknown worker")
+        return self.names.get(worker_id) or _("worker %(id)s (gone)") % {"id": worker_id}
+
+
+def load_workers(database: str | None, owner_ids: set[int], now: datetime) -> Workers:
+    is_alive = Q(state=Worker.State.ALIVE, lease_until__gte=now)
+    rows = list(Worker.objects.using(database).filter(is_alive | Q(pk__in=owner_ids)))
+    alive = [row for row in rows if row.state == Worker.State.ALIVE and row.lease_until >= now]
+    served = {str(queue) for row in alive if isinstance(row.queues, list) for queue in row.queues}
+    return Workers(served_queues=frozenset(served), names={row.pk: str(row) for row in rows})
+
+
+def is_open(instance: WorkflowInstance) -> bool:
+    return instance.status in (InstanceStatus.RUNNING, InstanceStatus.BLOCKED)

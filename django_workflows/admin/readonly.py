@@ -1,0 +1,53 @@
+"""What the admin pages of this app share: they show rows and change none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin
+from django.core.paginator import Paginator
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.functional import cached_property
+
+from django_workflows.conf import get_settings
+
+if TYPE_CHECKING:
+    ModelAdmin = admin.ModelAdmin[Any]
+else:
+    ModelAdmin = admin.ModelAdmin
+
+STYLESHEET = "django_workflows/admin.css"
+COUNT_LIMIT = 10_000
+
+
+class CappedPaginator(Paginator):  # type: ignore[type-arg]
+    """A paginator that stops counting at COUNT_LIMIT: no list page reads a whole table."""
+
+    @cached_property
+    def count(self) -> int:
+        rows: Any = self.object_list
+        return int(rows.order_by().values("pk")[:COUNT_LIMIT].count())
+
+
+class ReadOnlyAdmin(ModelAdmin):
+    """Rows to look at; who may look is the model's view permission."""
+
+    paginator = CappedPaginator
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+
+    class Media:
+        css = {"all": [STYLESHEET]}
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).using(get_settings().database)

@@ -1,0 +1,1 @@
+"""What authors write with: the `workflow` and `activity` objects, signals, options."""

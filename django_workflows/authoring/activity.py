@@ -1,0 +1,162 @@
+"""The activity object: await it inside a workflow, and a worker runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from datetime import datetime
+from threading import Event
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+
+from django_workflows.engine.context import current_machine
+from django_workflows.engine.events import ActivityScheduled
+from django_workflows.engine.machine import Machine
+from django_workflows.exceptions import NotInActivityError, NotInWorkflowError, RegistrationError
+from django_workflows.payloads import Raw
+from django_workflows.registry import ActivityDefinition, ActivityOptions, activities, app_label
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class ActivityInfo:
+    """What a running activity may know about itself; `attempt` counts from 1."""
+
+    activity: str
+    attempt: int
+    instance_id: str
+    execution_id: str
+    queue: str
+    scheduled_at: datetime
+
+
+@dataclass(frozen=True)
+class ActivityContext:
+    """The running attempt: its info, and the flag that is set when it is cancelled."""
+
+    info: ActivityInfo
+    cancelled: Event
+
+
+current_activity: ContextVar[ActivityContext] = ContextVar("django_workflows_activity")
+
+
+def require_activity(what: str) -> ActivityContext:
+    """Return the running attempt; raises NotInActivityError naming `what` outside one."""
+    context = current_activity.get(None)
+    if context is None:
+        raise NotInActivityError(f"{what} can only be called inside an activity; none is running here")
+    return context
+
+
+class Activity(Generic[P, R]):
+    """A registered activity.
+
+    Example:
+        receipt = await charge_card.using(queue="payments")(order_id, cents)
+    """
+
+    def __init__(self, definition: ActivityDefinition, options: ActivityOptions | None = None) -> None:
+        self.definition = definition
+        self.options = options or definition.options
+        self.__doc__ = definition.function.__doc__
+        self.__name__ = definition.function.__name__
+
+    @property
+    def name(self) -> str:
+        """The registered name."""
+        return self.definition.name
+
+    def using(self, **options: Any) -> Activity[P, R]:
+        """Return a copy with other options: `queue`, `retry`, `start_to_close_timeout`, `schedule_to_close_timeout`.
+
+        Raises TypeError for any other name.
+        """
+        return Activity(self.definition, replace(self.options, **options))
+
+    @property
+    def call(self) -> Callable[P, Any]:
+        """The bare function, run directly in the calling thread or loop."""
+        return self.definition.callable()
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        """Schedule the activity once awaited and wait for its result.
+
+        Raises TypeError or PayloadError at once for arguments that do not fit, NotInWorkflowError outside a workflow.
+        """
+        machine = current_machine()
+        if machine is None:
+            raise NotInWorkflowError(
+                f"activity {self.name} was called outside a workflow: use .call(...) to run the bare function"
+            )
+        return self._run(machine, self.definition.signature.encode_arguments(args, kwargs, machine.payload_limit))
+
+    async def _run(self, machine: Machine, payload: bytes) -> R:
+        result = await machine.decide_and_wait(
+            ActivityScheduled(
+                command=machine.next_command(),
+                name=self.definition.name,
+                input=Raw(payload),
+                queue=self.options.queue or machine.info.queue,
+                options=self.options.stored,
+            )
+        )
+        value: R = self.definition.signature.decode_result(result)
+        return value
+
+
+class ActivityMethod(Generic[P, R]):
+    """A method that is an activity: on the class the activity itself, on an object the plain bound method."""
+
+    def __init__(
+        self, function: Callable[..., Any], options: ActivityOptions, name: str | None, *, atomic: bool | str
+    ) -> None:
+        self._function, self._options, self._name, self._atomic = function, options, name, atomic
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        registered = self._name or f"{app_label(owner.__module__)}.{owner.__name__}.{name}"
+        self.definition = activities.add(
+            ActivityDefinition(self._function, registered, self._options, atomic=self._atomic, owner=owner)
+        )
+        self._activity: Activity[P, R] = Activity(self.definition)
+
+    def __get__(self, instance: object | None, owner: type) -> Activity[P, R]:
+        if instance is None:
+            return self._activity
+        # Direct calls on an object run the method; the cast keeps the one signature that type checkers can express.
+        bound: Any = self._function.__get__(instance)
+        return bound  # type: ignore[no-any-return]
+
+
+def method_decorator(
+    options: ActivityOptions, name: str | None, atomic: bool | str
+) -> Callable[[Callable[Concatenate[Any, P], Any]], ActivityMethod[P, Any]]:
+    def decorate(function: Callable[Concatenate[Any, P], Any]) -> ActivityMethod[P, Any]:
+        return ActivityMethod(function, options, name, atomic=atomic)
+
+    return decorate
+
+
+def register_activities(*objects: object) -> None:
+    """Provide the objects whose `@activity.method` methods this process can run.
+
+    Call it where workers see it, such as at the end of the `workflows` module. Raises RegistrationError for an object
+    without activity methods, and when another object of the class is registered already.
+    """
+    for instance in objects:
+        methods = [
+            method
+            for cls in type(instance).__mro__
+            for method in vars(cls).values()
+            if isinstance(method, ActivityMethod)
+        ]
+        if not methods:
+            raise RegistrationError(
+                f"expected an object with @activity.method methods, found {type(instance).__name__!r} without any"
+            )
+        for method in methods:
+            if method.definition.instance not in (None, instance):
+                raise RegistrationError(f"{method.definition.name}: another object is registered for it already")
+            method.definition.instance = instance

@@ -1,0 +1,38 @@
+"""The client that definitions call; the app binds it when Django is ready, since this layer knows no database."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from django_workflows.exceptions import WorkflowsError
+
+if TYPE_CHECKING:
+    from .workflow import Workflow
+
+
+class Client(Protocol):
+    """What `start()` and `handle()` of a workflow need."""
+
+    def start(self, workflow: Workflow[Any, Any], args: Any, kwargs: Any) -> Any: ...
+
+    def start_many(self, workflow: Workflow[Any, Any], arguments: Any, instance_ids: Any) -> Any: ...
+
+    def handle(self, instance_id: str, execution_id: str | None, workflow: Workflow[Any, Any] | None) -> Any: ...
+
+
+_client: Client | None = None
+
+
+def bind_client(client: Client) -> None:
+    """Make `client` the one that all definitions use."""
+    global _client
+    _client = client
+
+
+def get_client() -> Client:
+    """Return the bound client; raises WorkflowsError before Django is set up."""
+    if _client is None:
+        raise WorkflowsError(
+            "django_workflows is not ready: expected 'django_workflows' in INSTALLED_APPS and django.setup() to have run"
+        )
+    return _client

@@ -1,0 +1,77 @@
+"""Signals: typed messages into a running instance."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any, Generic, TypeVar
+
+from django_workflows.engine.context import require_machine
+from django_workflows.engine.machine import Machine
+from django_workflows.exceptions import PayloadError
+from django_workflows.payloads import decode
+
+from .logger import logger
+
+T = TypeVar("T")
+
+
+class Signal(Generic[T]):
+    """A named message of one type, received in the order it was sent, each once.
+
+    Signals that arrive before the workflow listens are kept, and survive continue-as-new. One that cannot be decoded to
+    the type is left in the history, logged once and skipped.
+
+    Example:
+        approval = Signal("approval", bool)
+        approved = await approval.receive()
+    """
+
+    def __init__(self, name: str, type: type[T] | Any = Any) -> None:
+        self.name = name
+        self.type = type
+
+    async def receive(self) -> T:
+        """Wait for the next signal of this name and return its value."""
+        machine = require_machine(f"Signal({self.name!r}).receive()")
+        while True:
+            try:
+                return self._take(machine)
+            except asyncio.QueueEmpty:
+                await self._arrival(machine)
+
+    def receive_nowait(self) -> T:
+        """Return the next signal's value; raises asyncio.QueueEmpty when none has arrived."""
+        return self._take(require_machine(f"Signal({self.name!r}).receive_nowait()"))
+
+    def __aiter__(self) -> Signal[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        return await self.receive()
+
+    def _take(self, machine: Machine) -> T:
+        buffer = machine.signals.get(self.name)
+        while buffer:
+            payload = buffer.popleft()
+            try:
+                value: T = decode(payload, self.type, what=f"signal {self.name!r}")
+            except PayloadError as error:
+                logger.warning("signal %r skipped, it stays in the history: %s", self.name, error)
+            else:
+                return value
+        raise asyncio.QueueEmpty
+
+    async def _arrival(self, machine: Machine) -> None:
+        waiters = machine.signal_waiters.setdefault(self.name, deque())
+        waiter = machine.loop.create_future()
+        waiters.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            # Woken and cancelled at once: the next waiter must get the signal that this one leaves behind.
+            if waiter.done() and not waiter.cancelled() and machine.signals.get(self.name):
+                machine.wake_signal_waiter(self.name)
+            elif waiter in waiters:
+                waiters.remove(waiter)
+            raise

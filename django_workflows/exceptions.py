@@ -1,0 +1,119 @@
+"""Every exception that django_workflows raises; the type says whose fault it is."""
+
+from __future__ import annotations
+
+
+class WorkflowsError(Exception):
+    """Base class of all errors raised by django_workflows."""
+
+
+# The caller's mistakes, found when it calls the client.
+
+
+class InstanceAlreadyExists(WorkflowsError):
+    """An open instance already has this instance_id."""
+
+
+class InstanceNotFound(WorkflowsError):
+    """No instance has this instance_id (or the bound execution is gone)."""
+
+
+class InstanceNotRunning(WorkflowsError):
+    """The instance is closed and takes no more signals or cancel requests."""
+
+
+class InstanceNotFinished(WorkflowsError):
+    """The instance is still open, so it cannot be removed."""
+
+
+class ResultInTransactionError(WorkflowsError):
+    """Waiting for a result inside an open transaction would wait for itself."""
+
+
+class PayloadError(WorkflowsError, ValueError):
+    """A value cannot be stored or cannot be decoded to the annotated type."""
+
+
+class PayloadTooLarge(PayloadError):
+    """An encoded value exceeds the configured limit."""
+
+
+# The author's mistakes, found at import or while a workflow runs.
+
+
+class RegistrationError(WorkflowsError):
+    """A workflow or activity is declared wrongly or twice."""
+
+
+class NotInWorkflowError(WorkflowsError):
+    """Something that needs a running workflow was called outside one."""
+
+
+class NotInActivityError(WorkflowsError):
+    """Something that needs a running activity was called outside one."""
+
+
+class NotAllowedInWorkflowError(WorkflowsError):
+    """Workflow code called something that cannot be replayed (I/O, threads, the ORM)."""
+
+
+class NondeterminismError(WorkflowsError):
+    """The code took another decision than the one its history holds."""
+
+
+class StepTimeLimitExceeded(WorkflowsError):
+    """One step of a workflow ran longer than the STEP_TIME_LIMIT setting allows."""
+
+
+class UnknownWorkflowError(WorkflowsError):
+    """No workflow is registered under the name that an instance carries."""
+
+
+class HistoryLimitExceeded(WorkflowsError):
+    """An instance's history outgrew the HISTORY_LIMIT setting."""
+
+
+# What activities and child workflows raise into the workflow that awaits them.
+
+
+class ActivityError(WorkflowsError):
+    """An activity failed with an exception that cannot be rebuilt here.
+
+    `type` is the dotted name of the original class, `message` its text, `traceback` its formatted traceback.
+    """
+
+    def __init__(self, type: str, message: str, traceback: str = "") -> None:
+        super().__init__(type, message, traceback)
+        self.type = type
+        self.message = message
+        self.traceback = traceback
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}"
+
+
+class ActivityTimeout(WorkflowsError, TimeoutError):
+    """An activity did not finish within one of its timeouts."""
+
+
+class WorkerLost(WorkflowsError):
+    """The worker that ran the last permitted attempt of an activity died."""
+
+
+class ChildWorkflowTerminated(WorkflowsError):
+    """A child workflow was terminated or removed before it had a result."""
+
+
+# How an instance ended, raised by WorkflowHandle.result().
+
+
+class WorkflowFailed(WorkflowsError):
+    """The instance failed; the original exception is the `__cause__` where it could be rebuilt."""
+
+
+class WorkflowCancelled(WorkflowsError):
+    """The instance was cancelled."""
+
+
+class WorkflowTerminated(WorkflowsError):
+    """The instance was terminated."""

@@ -1,0 +1,210 @@
+"""Finding work and taking it: candidates by plain reads, then a lock by primary key inside a fenced transaction."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Any
+
+from django.db.backends.utils import CursorWrapper
+
+from django_workflows.engine.events import ResultEvent, encode_event
+from django_workflows.engine.steps import InstanceInfo
+from django_workflows.models import ActivityTask, HistoryEvent, InboxEvent, OpenInstance, Timer, WorkflowInstance
+
+from .database import Database
+from .dialects.base import Row
+from .work import Address, ClaimedTask, InboxRow, LoadedInstance, OpenChain, TaskKey
+
+POLL_LIMIT = 500
+_INBOX = InboxEvent._meta.db_table
+_OPEN = OpenInstance._meta.db_table
+_TIMER = Timer._meta.db_table
+_INSTANCE = WorkflowInstance._meta.db_table
+_TASK = ActivityTask._meta.db_table
+_HISTORY = HistoryEvent._meta.db_table
+_INBOX_COLUMNS = "i.id, i.chain_id, i.instance_id, i.type, i.data, o.open_key, o.owner_id, o.blocks"
+_TASK_COLUMNS = (
+    "instance_id", "command", "chain_id", "name", "queue", "workflow_queue", "attempt", "crashes", "scheduled_at",
+    "expires_at", "options", "input",
+)  # fmt: skip
+
+
+def _places(values: Collection[Any]) -> str:
+    return ", ".join(["%s"] * len(values))
+
+
+# Candidates: plain reads, no locks
+
+
+def poll_inbox(database: Database, queues: Sequence[str], after: int) -> list[InboxRow]:
+    """Return unparked inbox rows of some queues past an id, oldest first, at most POLL_LIMIT."""
+    with database.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {_INBOX_COLUMNS} FROM {_INBOX} i LEFT JOIN {_OPEN} o ON o.chain_id = i.chain_id "
+            f"WHERE i.queue IN ({_places(queues)}) AND i.id > %s ORDER BY i.id LIMIT {POLL_LIMIT}",
+            [*queues, after],
+        )
+        return [InboxRow(*row) for row in cursor.fetchall()]
+
+
+def poll_timers(
+    database: Database, worker_id: int, queues: Sequence[str], now: datetime
+) -> list[tuple[str, int, bool]]:
+    """Return (open key, chain, owned by this worker) of instances with a due timer that no other worker owns."""
+    with database.cursor() as cursor:
+        # CROSS JOIN fixes the order on SQLite, which would start from the open rows; elsewhere it is an inner join.
+        cursor.execute(
+            f"SELECT o.open_key, o.chain_id, o.owner_id FROM {_TIMER} t CROSS JOIN {_OPEN} o "
+            f"WHERE o.instance_id = t.instance_id AND t.wake_at <= %s "
+            f"AND (o.owner_id IS NULL OR o.owner_id = {worker_id:d}) AND o.queue IN ({_places(queues)}) ORDER BY t.wake_at LIMIT {POLL_LIMIT}",
+            [database.dialect.to_time(now), *queues],
+        )
+        return [(key, chain, owner is not None) for key, chain, owner in cursor.fetchall()]
+
+
+def poll_tasks(
+    database: Database, queues: Sequence[str], names: Sequence[str], now: datetime, limit: int
+) -> list[TaskKey]:
+    """Return the keys of activity tasks that are ready and known by name, earliest first."""
+    if not names:
+        return []
+    with database.cursor() as cursor:
+        cursor.execute(
+            f"SELECT instance_id, command FROM {_TASK} WHERE queue IN ({_places(queues)}) AND available_at <= %s "
+            f"AND name IN ({_places(names)}) ORDER BY available_at LIMIT {int(limit)}",
+            [*queues, database.dialect.to_time(now), *names],
+        )
+        return [TaskKey(*row) for row in cursor.fetchall()]
+
+
+# Taking: inside the turn's transaction, behind the fence
+
+
+def claim_instances(database: Database, cursor: CursorWrapper, worker_id: int, keys: list[str]) -> list[str]:
+    """Take ownership of those instances that nobody owns or holds locked; return their keys.
+
+    Counts a crash in advance: the first committed step takes it back.
+    """
+    if not keys:
+        return []
+    rows = database.dialect.select(
+        cursor, OpenInstance, ("open_key", "crashes"), ("open_key",), keys, where="AND t.owner_id IS NULL", lock=True
+    )
+    if rows:
+        changes = [(key, worker_id, crashes + 1) for key, crashes in rows]
+        database.dialect.update(cursor, OpenInstance, ("open_key",), ("owner_id", "crashes"), changes)
+    return [key for key, _ in rows]
+
+
+def claim_tasks(database: Database, cursor: CursorWrapper, worker_id: int, keys: list[TaskKey]) -> list[ClaimedTask]:
+    """Lease those activity tasks that are still ready; one attempt each."""
+    if not keys:
+        return []
+    key = ("instance_id", "command")
+    rows = database.dialect.select(
+        cursor, ActivityTask, _TASK_COLUMNS, key, keys, where="AND t.available_at IS NOT NULL", lock=True
+    )
+    ids = _instance_ids(database, cursor, {row[0] for row in rows})
+    tasks = [_task(database, row, *ids.get(row[0], ("", ""))) for row in rows]
+    if tasks:
+        columns = ("owner_id", "attempt", "crashes", "available_at")
+        changes: list[Row] = [(*task.key, worker_id, task.attempt, task.crashes, None) for task in tasks]
+        database.dialect.update(cursor, ActivityTask, key, columns, changes)
+    return tasks
+
+
+def _instance_ids(database: Database, cursor: CursorWrapper, keys: set[int]) -> dict[int, tuple[str, str]]:
+    if not keys:
+        return {}
+    columns = ("id", "instance_id", "execution_id")
+    rows = database.dialect.select(cursor, WorkflowInstance, columns, ("id",), list(keys))
+    return {pk: (instance_id, execution_id) for pk, instance_id, execution_id in rows}
+
+
+def _task(database: Database, row: Row, instance_id: str, execution_id: str) -> ClaimedTask:
+    instance, command, chain, name, queue, workflow_queue, attempt, crashes, scheduled, expires, options, input = row
+    from_time = database.dialect.from_time
+    scheduled_at = from_time(scheduled)
+    assert scheduled_at is not None
+    return ClaimedTask(
+        key=TaskKey(instance, command), chain=chain, name=name, queue=queue, workflow_queue=workflow_queue,
+        attempt=attempt + 1, crashes=crashes + 1, scheduled_at=scheduled_at, expires_at=from_time(expires),
+        options=json.loads(options), input=input.encode(), instance_id=instance_id, execution_id=execution_id,
+    )  # fmt: skip
+
+
+def result_row(task: ClaimedTask, event: ResultEvent, now: Any) -> Row:
+    """Return the inbox row of a task's outcome, for `(chain_id, instance_id, type, data, queue, created_at)`."""
+    return (task.chain, task.key.instance, event.type, encode_event(event), task.workflow_queue, now)
+
+
+# Loading what was claimed
+
+
+def load_instances(database: Database, keys: Sequence[str]) -> list[LoadedInstance]:
+    """Read claimed instances with their input, history and inbox."""
+    if not keys:
+        return []
+    with database.cursor() as cursor:
+        cursor.execute(
+            f"SELECT o.open_key, o.chain_id, o.instance_id, o.queue, o.history_length, o.crashes, o.blocks, w.instance_id, "
+            f"w.execution_id, w.name, w.version, w.created_at, w.root_id, w.input, w.parent_command, p.id, p.chain_id, "
+            f"p.queue, p.instance_id FROM {_OPEN} o JOIN {_INSTANCE} w ON w.id = o.instance_id "
+            f"LEFT JOIN {_INSTANCE} p ON p.id = w.parent_id WHERE o.open_key IN ({_places(keys)})",
+            list(keys),
+        )
+        rows = cursor.fetchall()
+        history = _load_history(database, cursor, [row[2] for row in rows if row[4]])
+        inbox = _load_inbox(cursor, [row[1] for row in rows])
+    return [_loaded(database, row, history, inbox) for row in rows]
+
+
+def _loaded(
+    database: Database, row: Row, history: dict[int, list[tuple[datetime, str, str]]], inbox: dict[int, list[InboxRow]]
+) -> LoadedInstance:
+    (key, chain, instance, queue, length, crashes, blocks, instance_id, execution_id, name, version, created, root,
+     input, parent_command, parent, parent_chain, parent_queue, parent_instance_id) = row  # fmt: skip
+    started_at = database.dialect.from_time(created)
+    assert started_at is not None
+    info = InstanceInfo(
+        instance_id=instance_id, execution_id=execution_id, workflow=name, queue=queue, version=version,
+        started_at=started_at, parent_instance_id=parent_instance_id,
+    )  # fmt: skip
+    address = Address(parent_chain or parent, parent, parent_queue, parent_command) if parent is not None else None
+    opened = OpenChain(
+        open_key=key, chain=chain, instance=instance, queue=queue, history_length=length, info=info, parent=address,
+        root=root, crashes=crashes, blocks=blocks,
+    )  # fmt: skip
+    return LoadedInstance(opened, input, history[instance], inbox[chain])
+
+
+def _load_history(
+    database: Database, cursor: CursorWrapper, instances: list[int]
+) -> dict[int, list[tuple[datetime, str, str]]]:
+    found: dict[int, list[tuple[datetime, str, str]]] = defaultdict(list)
+    if instances:
+        cursor.execute(
+            f"SELECT instance_id, time, type, data FROM {_HISTORY} WHERE instance_id IN ({_places(instances)}) "
+            "ORDER BY instance_id, sequence",
+            instances,
+        )
+        for instance, time, type_name, data in cursor.fetchall():
+            moment = database.dialect.from_time(time)
+            assert moment is not None
+            found[instance].append((moment, type_name, data))
+    return found
+
+
+def _load_inbox(cursor: CursorWrapper, chains: list[int]) -> dict[int, list[InboxRow]]:
+    found: dict[int, list[InboxRow]] = defaultdict(list)
+    cursor.execute(
+        f"SELECT {_INBOX_COLUMNS} FROM {_INBOX} i LEFT JOIN {_OPEN} o ON o.chain_id = i.chain_id "
+        f"WHERE i.chain_id IN ({_places(chains)}) ORDER BY i.id",
+        chains,
+    )
+    for row in cursor.fetchall():
+        found[row[1]].append(InboxRow(*row))
+    return found

@@ -1,0 +1,71 @@
+"""Closing an execution from outside, and what a close tells parents and children: inbox rows, nothing else."""
+
+from __future__ import annotations
+
+from django.db.models.functions import Now
+
+from django_workflows.engine.events import CancelRequested, ChildFailed, InstanceTerminated, encode_event
+from django_workflows.exceptions import ChildWorkflowTerminated
+from django_workflows.failures import Failure
+from django_workflows.models import HistoryEvent, InboxEvent, InstanceStatus, OpenInstance, WorkflowInstance
+
+from .database import Database
+
+
+def close_terminated(database: Database, open_row: OpenInstance, reason: str) -> None:
+    """Mark the execution behind a locked open row as terminated; the caller deletes or reuses the open row."""
+    instances = WorkflowInstance.objects.using(database.alias)
+    instance = instances.select_for_update().get(pk=open_row.instance_id)
+    sequence = open_row.history_length + 1
+    HistoryEvent.objects.using(database.alias).create(
+        instance_id=instance.pk, sequence=sequence, type="InstanceTerminated", time=Now(),
+        data=encode_event(InstanceTerminated(command=0, reason=reason)),
+    )  # fmt: skip
+    instances.filter(pk=instance.pk).update(
+        status=InstanceStatus.TERMINATED, closed_at=Now(), history_length=sequence,
+        failure=Failure(type="django_workflows.exceptions.WorkflowTerminated", message=reason).encode().decode(),
+    )  # fmt: skip
+    _tell_parent(database, instance, reason)
+    cancel_children(database, instance.pk, f"parent {instance.instance_id!r} was terminated")
+
+
+def cancel_children(database: Database, parent_id: int, reason: str) -> None:
+    """Ask the open children of an execution to cancel."""
+    children = WorkflowInstance.objects.using(database.alias).open().filter(parent_id=parent_id)
+    _insert(
+        database,
+        [
+            InboxEvent(
+                chain_id=child.chain, type="CancelRequested", queue=child.queue, created_at=Now(),
+                data=encode_event(CancelRequested(reason)),
+            )
+            for child in children.only("id", "chain_id", "queue")
+        ],
+    )  # fmt: skip
+
+
+def _tell_parent(database: Database, instance: WorkflowInstance, reason: str) -> None:
+    if instance.parent_id is None or instance.parent_command is None:
+        return
+    parent = WorkflowInstance.objects.using(database.alias).filter(pk=instance.parent_id).first()
+    if parent is None:
+        return
+    failure = Failure.of(
+        ChildWorkflowTerminated(
+            f"child {instance.name} {instance.instance_id!r} was terminated: {reason or 'no reason given'}"
+        )
+    )
+    event = ChildFailed(command=instance.parent_command, failure=failure)
+    _insert(
+        database,
+        [
+            InboxEvent(
+                chain_id=parent.chain, instance_id=parent.pk, type=event.type, data=encode_event(event),
+                queue=parent.queue, created_at=Now(),
+            )
+        ],
+    )  # fmt: skip
+
+
+def _insert(database: Database, rows: list[InboxEvent]) -> None:
+    InboxEvent.objects.using(database.alias).bulk_create(rows)

@@ -1,0 +1,102 @@
+"""What the store asks of a database vendor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+from django.db import models
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.utils import CursorWrapper
+from django.db.models import Model
+from django.utils.dateparse import parse_datetime
+
+Row = Sequence[Any]
+Key = Any  # one value, or a tuple of one value per key column
+
+
+@cache
+def columns_of(model: type[Model], names: tuple[str, ...]) -> tuple[models.Field[Any, Any], ...]:
+    """Return the fields behind column names."""
+    by_column = {field.column: field for field in model._meta.local_concrete_fields}
+    return tuple(by_column[name] for name in names)
+
+
+def as_tuples(keys: Iterable[Key]) -> list[tuple[Any, ...]]:
+    return [key if isinstance(key, tuple) else (key,) for key in keys]
+
+
+class Dialect:
+    """Set-wise reads and writes by key, in one statement each."""
+
+    # How a SELECT locks rows; empty where a transaction that writes is alone anyway.
+    row_lock = "FOR UPDATE"
+    # The database's own clock as seconds since 1970; the statement's time, not the transaction's.
+    clock_sql = ""
+
+    def __init__(self, connection: BaseDatabaseWrapper) -> None:
+        self.connection = connection
+
+    # Sessions
+
+    def prepare_session(self, cursor: CursorWrapper, lease_seconds: float) -> None:
+        """Set up a connection that runs turns: isolation, a short lock timeout, an end for frozen transactions."""
+
+    def now(self, cursor: CursorWrapper) -> datetime:
+        """Return the database's clock."""
+        cursor.execute(self.clock_sql)
+        return datetime.fromtimestamp(float(cursor.fetchone()[0]), UTC)
+
+    def to_time(self, value: datetime | None) -> Any:
+        """Return a datetime as the driver wants it."""
+        return self.connection.ops.adapt_datetimefield_value(value) if value is not None else None
+
+    def from_time(self, value: Any) -> datetime | None:
+        """Return an aware UTC datetime for what the driver delivered."""
+        if value is None:
+            return None
+        parsed = parse_datetime(value) if isinstance(value, str) else value
+        return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
+
+    # Statements by key
+
+    def insert(self, cursor: CursorWrapper, model: type[Model], columns: Sequence[str], rows: Sequence[Row]) -> None:
+        """Insert rows; their values are text, numbers, booleans, None, and times as `to_time` returns them."""
+        places = ", ".join(["%s"] * len(columns))
+        cursor.executemany(
+            f"INSERT INTO {model._meta.db_table} ({', '.join(columns)}) VALUES ({places})", [tuple(row) for row in rows]
+        )
+
+    def delete(
+        self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], keys: Sequence[Key], where: str = ""
+    ) -> int:
+        """Delete rows by key and return how many there were; `where` calls the table `t`."""
+        raise NotImplementedError
+
+    def update(
+        self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], columns: Sequence[str], rows: Sequence[Row]
+    ) -> None:
+        """Update `columns` of one row per key; each row is the key's values followed by the new ones."""
+        raise NotImplementedError
+
+    def select(
+        self,
+        cursor: CursorWrapper,
+        model: type[Model],
+        columns: Sequence[str],
+        key: Sequence[str],
+        keys: Sequence[Key],
+        *,
+        where: str = "",
+        lock: bool = False,
+    ) -> list[Any]:
+        """Select rows by key; with `lock`, lock them and skip those that others hold; `where` calls the table `t`."""
+        raise NotImplementedError
+
+    def is_data_error(self, error: Exception) -> bool:
+        """Tell whether a statement failed for what it was given, so that a part of it may still succeed."""
+        from django.db import DataError, IntegrityError
+
+        return isinstance(error, DataError | IntegrityError)

@@ -1,0 +1,115 @@
+"""PostgreSQL: rows travel as one JSON parameter, keys as array literals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import msgspec
+from django.db import models
+from django.db.backends.utils import CursorWrapper
+from django.db.models import Model
+
+from django_workflows.models import KeyField
+
+from .base import Dialect, Key, Row, as_tuples, columns_of
+
+_encode = msgspec.json.Encoder().encode
+
+
+def _array(values: Sequence[Any]) -> str:
+    """Return the literal of an array of numbers, booleans or ASCII keys without quotes or braces."""
+    return "{" + ",".join("NULL" if value is None else str(value) for value in values) + "}"
+
+
+# Fields whose values are written into an array literal as they are.
+_PLAIN = (models.IntegerField, models.BooleanField, KeyField)
+
+
+class VendorDialect(Dialect):
+    # NO KEY: an application may hold a foreign key to an instance.
+    row_lock = "FOR NO KEY UPDATE"
+    clock_sql = "SELECT extract(epoch FROM clock_timestamp())"
+
+    def prepare_session(self, cursor: CursorWrapper, lease_seconds: float) -> None:
+        cursor.execute(
+            "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED; SET lock_timeout = '1s'; "
+            f"SET idle_in_transaction_session_timeout = '{int(lease_seconds * 1000)}ms'"
+        )
+
+    def insert(self, cursor: CursorWrapper, model: type[Model], columns: Sequence[str], rows: Sequence[Row]) -> None:
+        # 3 microseconds a row from one JSON parameter, 20 from VALUES lists (measured with batches of 200).
+        names = tuple(columns)
+        document = _encode([dict(zip(names, row, strict=True)) for row in rows])
+        cursor.execute(_insert_sql(model, names, self._types(model, names)), [document.decode()])
+
+    def delete(
+        self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], keys: Sequence[Key], where: str = ""
+    ) -> int:
+        table = model._meta.db_table
+        source, condition, parameters = self._keys(model, key, keys)
+        cursor.execute(f"DELETE FROM {table} t USING {source} WHERE {condition} {where}", parameters)
+        return int(cursor.rowcount)
+
+    def update(
+        self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], columns: Sequence[str], rows: Sequence[Row]
+    ) -> None:
+        names = (*key, *columns)
+        changes = ", ".join(f"{column} = j.{column}" for column in columns)
+        condition = " AND ".join(f"t.{column} = j.{column}" for column in key)
+        source, parameters = self._rows(model, names, rows)
+        cursor.execute(f"UPDATE {model._meta.db_table} t SET {changes} FROM {source} WHERE {condition}", parameters)
+
+    def _rows(self, model: type[Model], names: tuple[str, ...], rows: Sequence[Row]) -> tuple[str, list[str]]:
+        """Return rows as a table function `j`.
+
+        Arrays where the values allow it: PostgreSQL sees their length, while it guesses 100 rows for a JSON document
+        and may scan a whole small table for one row.
+        """
+        fields = columns_of(model, names)
+        if all(isinstance(field, _PLAIN) for field in fields):
+            types = [str(field.rel_db_type(self.connection)) for field in fields]
+            source = f"unnest({', '.join(f'%s::{type}[]' for type in types)}) AS j({', '.join(names)})"
+            return source, [_array(column) for column in zip(*rows, strict=True)]
+        document = _encode([dict(zip(names, row, strict=True)) for row in rows])
+        return f"json_to_recordset(%s::json) AS j({self._types(model, names)})", [document.decode()]
+
+    def select(
+        self,
+        cursor: CursorWrapper,
+        model: type[Model],
+        columns: Sequence[str],
+        key: Sequence[str],
+        keys: Sequence[Key],
+        *,
+        where: str = "",
+        lock: bool = False,
+    ) -> list[Any]:
+        chosen = ", ".join(f"t.{column}" for column in columns)
+        source, condition, parameters = self._keys(model, key, keys)
+        locking = f"{self.row_lock} OF t SKIP LOCKED" if lock else ""
+        cursor.execute(
+            f"SELECT {chosen} FROM {model._meta.db_table} t, {source} WHERE {condition} {where} {locking}", parameters
+        )
+        return list(cursor.fetchall())
+
+    def _keys(self, model: type[Model], key: Sequence[str], keys: Sequence[Key]) -> tuple[str, str, list[str]]:
+        # Sorted: the order in which rows are locked.
+        source, parameters = self._rows(model, tuple(key), sorted(as_tuples(keys)))
+        return source, " AND ".join(f"t.{column} = j.{column}" for column in key), parameters
+
+    def _types(self, model: type[Model], columns: tuple[str, ...]) -> str:
+        return _type_list(model, columns, self.connection.alias, self)
+
+
+@cache
+def _type_list(model: type[Model], columns: tuple[str, ...], alias: str, dialect: VendorDialect) -> str:
+    fields = columns_of(model, columns)
+    return ", ".join(f"{field.column} {field.rel_db_type(dialect.connection)}" for field in fields)
+
+
+@cache
+def _insert_sql(model: type[Model], columns: tuple[str, ...], types: str) -> str:
+    names = ", ".join(columns)
+    return f"INSERT INTO {model._meta.db_table} ({names}) SELECT {names} FROM json_to_recordset(%s::json) AS j({types})"

@@ -1,0 +1,190 @@
+"""Starting instances inside the caller's transaction: inserts only, so no turn ever waits for them."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.db import IntegrityError
+from django.db.models.functions import Now
+
+from django_workflows.engine.events import InstanceStarted, encode_event
+from django_workflows.exceptions import InstanceAlreadyExists
+from django_workflows.models import InboxEvent, InstanceStatus, OpenInstance, WorkflowInstance
+
+from . import closing
+from .database import Database
+from .keys import key_of
+
+_STARTED = encode_event(InstanceStarted())
+_BATCH = 500
+
+
+@dataclass(frozen=True)
+class NewInstance:
+    """What an instance is started with."""
+
+    name: str
+    queue: str
+    input: str
+    instance_id: str | None = None  # None: one of our own making
+    version: str = ""
+    subject_type_id: int | None = None
+    subject_pk: str = ""
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+    def as_row(self) -> WorkflowInstance:
+        execution_id = uuid.uuid4().hex
+        instance_id = execution_id if self.instance_id is None else self.instance_id
+        return WorkflowInstance(
+            instance_id=instance_id,
+            instance_key=key_of(instance_id),
+            execution_id=execution_id,
+            name=self.name,
+            version=self.version,
+            queue=self.queue,
+            input=self.input,
+            subject_type_id=self.subject_type_id,
+            subject_pk=self.subject_pk,
+            attributes=self.attributes,
+            # The database's clock: workers time the first step by it.
+            created_at=Now(),
+        )
+
+
+def start(database: Database, new: NewInstance, on_conflict: str) -> WorkflowInstance:
+    """Insert an instance, its open row and its first inbox event; raises InstanceAlreadyExists.
+
+    `on_conflict` is "raise", "use_existing" or "terminate_existing".
+    """
+    row = new.as_row()
+    with database.atomic():
+        if new.instance_id is not None:
+            existing = _find_open(database, row.instance_key)
+            if existing is not None and on_conflict != "terminate_existing":
+                return _existing_or_raise(database, existing, row, on_conflict)
+        row.save(using=database.alias, force_insert=True)
+        if not _insert_open(database, row):
+            if on_conflict != "terminate_existing":
+                # Somebody else won since we looked. The caller's transaction goes on, so take the insert back.
+                WorkflowInstance.objects.using(database.alias).filter(pk=row.pk).delete()
+                return _existing_or_raise(database, _find_winner(database, row.instance_key), row, on_conflict)
+            _replace_open(database, row)
+        _inbox([row], database)
+    return row
+
+
+def start_many(database: Database, news: Sequence[NewInstance]) -> list[WorkflowInstance]:
+    """Start all or none in a few statements; raises InstanceAlreadyExists naming an id that is open."""
+    rows = [new.as_row() for new in news]
+    # In key order: two callers that start the same ids in opposite order would deadlock.
+    ordered = sorted(rows, key=lambda row: row.instance_key)
+    _refuse_open(database, [row for row, new in zip(rows, news, strict=True) if new.instance_id is not None])
+    with database.atomic():
+        WorkflowInstance.objects.using(database.alias).bulk_create(ordered, batch_size=_BATCH)
+        fetch_missing_ids(database, ordered)
+        try:
+            OpenInstance.objects.using(database.alias).bulk_create(map(_open_row, ordered), batch_size=_BATCH)
+        except IntegrityError as error:
+            raise InstanceAlreadyExists(
+                "one of the instance_ids given to start_many() is given twice or was opened at the same moment; "
+                "nothing was started"
+            ) from error
+        _inbox(ordered, database)
+    return rows
+
+
+def _refuse_open(database: Database, rows: list[WorkflowInstance]) -> None:
+    by_key = {row.instance_key: row for row in rows}
+    if len(by_key) < len(rows):
+        raise InstanceAlreadyExists("an instance_id is given twice to start_many(); nothing was started")
+    keys = list(by_key)
+    for start in range(0, len(keys), _BATCH):
+        page = OpenInstance.objects.using(database.alias).filter(pk__in=keys[start : start + _BATCH])
+        taken = page.values_list("pk", flat=True).first()
+        if taken is not None:
+            raise _already_open(by_key[taken], "nothing was started")
+
+
+def fetch_missing_ids(database: Database, rows: list[WorkflowInstance]) -> None:
+    """Read the ids back where the database does not return them from a bulk insert (MySQL)."""
+    missing = {row.execution_id: row for row in rows if row.pk is None}
+    keys = list(missing)
+    for start in range(0, len(keys), _BATCH):
+        page = WorkflowInstance.objects.using(database.alias).filter(execution_id__in=keys[start : start + _BATCH])
+        for execution_id, pk in page.values_list("execution_id", "pk"):
+            missing[execution_id].pk = pk
+
+
+def _open_row(row: WorkflowInstance) -> OpenInstance:
+    return OpenInstance(open_key=row.instance_key, chain_id=row.chain, instance_id=row.pk, queue=row.queue)
+
+
+def _inbox(rows: Iterable[WorkflowInstance], database: Database) -> None:
+    InboxEvent.objects.using(database.alias).bulk_create(
+        (
+            InboxEvent(
+                chain_id=row.chain, instance_id=row.pk, type="InstanceStarted", data=_STARTED, queue=row.queue,
+                created_at=Now(),
+            )
+            for row in rows
+        ),
+        batch_size=_BATCH,
+    )  # fmt: skip
+
+
+def _find_open(database: Database, key: str) -> OpenInstance | None:
+    return OpenInstance.objects.using(database.alias).filter(pk=key).first()
+
+
+def _find_winner(database: Database, key: str) -> OpenInstance | None:
+    """Read the row that a lost insert met; under REPEATABLE READ only a locking read can see it."""
+    found = _find_open(database, key)
+    if found is None:
+        found = OpenInstance.objects.using(database.alias).select_for_update().filter(pk=key).first()
+    return found
+
+
+def _insert_open(database: Database, row: WorkflowInstance) -> bool:
+    """Insert the open row; return False when its key is taken, leaving the caller's transaction usable."""
+    if database.connection.vendor == "postgresql":
+        with database.cursor() as cursor:
+            cursor.execute(
+                f"INSERT INTO {OpenInstance._meta.db_table} (open_key, chain_id, instance_id, queue, history_length, "
+                "crashes, blocks) VALUES (%s, %s, %s, %s, 0, 0, 0) ON CONFLICT (open_key) DO NOTHING",
+                [row.instance_key, row.chain, row.pk, row.queue],
+            )
+            return bool(cursor.rowcount == 1)
+    try:
+        # Not INSERT IGNORE, which truncates silently, and no upsert, which locks the live row.
+        _open_row(row).save(using=database.alias, force_insert=True)
+    except IntegrityError:
+        database.connection.needs_rollback = False  # a failed INSERT undoes only itself on these vendors
+        return False
+    return True
+
+
+def _replace_open(database: Database, row: WorkflowInstance) -> None:
+    """Terminate the open execution and give its open row to the new one."""
+    existing = OpenInstance.objects.using(database.alias).select_for_update().get(pk=row.instance_key)
+    closing.close_terminated(database, existing, reason="replaced by a new start with on_conflict='terminate_existing'")
+    OpenInstance.objects.using(database.alias).filter(pk=existing.pk).update(
+        chain_id=row.chain, instance_id=row.pk, queue=row.queue, owner_id=None, history_length=0, crashes=0, blocks=0
+    )
+
+
+def _existing_or_raise(
+    database: Database, existing: OpenInstance | None, row: WorkflowInstance, on_conflict: str
+) -> WorkflowInstance:
+    if on_conflict == "use_existing" and existing is not None:
+        return WorkflowInstance.objects.using(database.alias).get(pk=existing.instance_id)
+    raise _already_open(row, "pass on_conflict='use_existing' or 'terminate_existing' to using() to change that")
+
+
+def _already_open(row: WorkflowInstance, advice: str) -> InstanceAlreadyExists:
+    return InstanceAlreadyExists(
+        f"expected no open instance with the id {row.instance_id!r}, found one ({InstanceStatus.RUNNING.label} or "
+        f"{InstanceStatus.BLOCKED.label}); {advice}"
+    )

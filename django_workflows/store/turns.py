@@ -1,0 +1,204 @@
+"""Committing a turn: one transaction for everything that happened, a fixed number of statements whatever the batch.
+
+Lock order: worker row, open rows by key, instances by id, then rows that belong to what is locked already. No statement
+here waits for a lock that an application's transaction can hold.
+"""
+
+from __future__ import annotations
+
+from django.db.backends.utils import CursorWrapper
+
+from django_workflows.models import ActivityTask, HistoryEvent, InboxEvent, OpenInstance, Timer, WorkflowInstance
+
+from . import claims
+from .database import Database
+from .dialects.base import Row
+from .rows import StepRows
+from .work import InstanceStep, OpenChain, TaskKey, TurnBatch, TurnResult
+from .workers import fence
+
+_HISTORY = ("instance_id", "sequence", "type", "time", "data")
+_OPEN = ("instance_id", "owner_id", "history_length", "crashes", "blocks")
+_INSTANCE = ("status", "result", "failure", "history_length", "closed_at")
+_BLOCKED = ("status", "failure")
+_TASK = (
+    "instance_id", "command", "chain_id", "name", "queue", "workflow_queue", "priority", "attempt", "crashes", "owner_id",
+    "available_at", "expires_at", "scheduled_at", "last_failure", "options", "input",
+)  # fmt: skip
+_TIMER = ("instance_id", "command", "chain_id", "fire_at", "wake_at")
+_INBOX = ("chain_id", "instance_id", "type", "data", "queue", "created_at")
+
+
+class InboxChanged(Exception):
+    """Inbox rows that a step has consumed are gone: somebody else took them, and the turn is rolled back."""
+
+
+def commit_turn(database: Database, worker_id: int, batch: TurnBatch) -> TurnResult:
+    """Commit a batch and return what became of its parts; raises WorkerFenced, or the database's own errors."""
+    result = TurnResult()
+    with database.atomic(), database.cursor() as cursor:
+        fence(database, cursor, worker_id)
+        steps = _lock_steps(database, cursor, worker_id, batch, result)
+        _write_steps(database, cursor, worker_id, steps)
+        _finish_tasks(database, cursor, worker_id, batch)
+        result.claimed_instances = claims.claim_instances(database, cursor, worker_id, batch.claim_instances)
+        result.claimed_tasks = claims.claim_tasks(database, cursor, worker_id, batch.claim_tasks)
+    result.committed = steps
+    return result
+
+
+def find_landed(database: Database, worker_id: int, batch: TurnBatch) -> list[InstanceStep]:
+    """After a lost reply to a commit: return the steps that it stored.
+
+    Locks the worker's row first, which waits for the old connection's transaction to end one way or the other.
+    """
+    with database.atomic(), database.cursor() as cursor:
+        fence(database, cursor, worker_id)
+        rows = database.dialect.select(
+            cursor, HistoryEvent, ("instance_id", "sequence"), ("instance_id", "sequence"),
+            [(s.chain.instance, s.chain.history_length + len(s.step.events)) for s in batch.steps if s.step.events],
+        ) if batch.steps else []  # fmt: skip
+    present = set(rows)
+    return [s for s in batch.steps if (s.chain.instance, s.chain.history_length + len(s.step.events)) in present]
+
+
+# Locking
+
+
+def _lock_steps(
+    database: Database, cursor: CursorWrapper, worker_id: int, batch: TurnBatch, result: TurnResult
+) -> list[InstanceStep]:
+    """Lock the open rows of the steps and sort out those that are busy or lost; frees evicted instances meanwhile."""
+    chains = {step.chain.open_key: step.chain for step in batch.steps}
+    chains.update({chain.open_key: chain for chain in batch.releases})
+    if not chains:
+        return []
+    rows = database.dialect.select(
+        cursor, OpenInstance, ("open_key", "instance_id", "history_length"), ("open_key",), list(chains),
+        where=f"AND t.owner_id = {worker_id:d}", lock=True,
+    )  # fmt: skip
+    held = {key for key, instance, length in rows if _unmoved(chains[key], instance, length)}
+    _release(database, cursor, [chain for chain in batch.releases if chain.open_key in held])
+    missing = [step for step in batch.steps if step.chain.open_key not in held]
+    if missing:
+        _sort_out(database, cursor, worker_id, missing, result)
+    steps = [step for step in batch.steps if step.chain.open_key in held]
+    return _lock_closing(database, cursor, steps, result)
+
+
+def _unmoved(chain: OpenChain, instance: int, length: int) -> bool:
+    return chain.instance == instance and chain.history_length == length
+
+
+def _sort_out(
+    database: Database, cursor: CursorWrapper, worker_id: int, missing: list[InstanceStep], result: TurnResult
+) -> None:
+    """Tell rows that somebody else holds locked from rows that are not this worker's any more."""
+    rows = database.dialect.select(
+        cursor, OpenInstance, ("open_key", "owner_id", "instance_id", "history_length"), ("open_key",),
+        [step.chain.open_key for step in missing],
+    )  # fmt: skip
+    mine = {key: (instance, length) for key, owner, instance, length in rows if owner == worker_id}
+    for step in missing:
+        seen = mine.get(step.chain.open_key)
+        (result.busy if seen is not None and _unmoved(step.chain, *seen) else result.lost).append(step)
+
+
+def _lock_closing(
+    database: Database, cursor: CursorWrapper, steps: list[InstanceStep], result: TurnResult
+) -> list[InstanceStep]:
+    """Lock the wide rows that will change; an application may hold one through a foreign key of its own."""
+    writing = {step.chain.instance for step in steps if step.step.closing or step.blocked or step.chain.blocks}
+    if not writing:
+        return steps
+    rows = database.dialect.select(cursor, WorkflowInstance, ("id",), ("id",), list(writing), lock=True)
+    skipped = writing - {row[0] for row in rows}
+    result.busy += [step for step in steps if step.chain.instance in skipped]
+    return [step for step in steps if step.chain.instance not in skipped]
+
+
+def _release(database: Database, cursor: CursorWrapper, chains: list[OpenChain]) -> None:
+    if chains:
+        rows = [(chain.open_key, None) for chain in chains]
+        database.dialect.update(cursor, OpenInstance, ("open_key",), ("owner_id",), rows)
+
+
+# Writing
+
+
+def _write_steps(database: Database, cursor: CursorWrapper, worker_id: int, steps: list[InstanceStep]) -> None:
+    if not steps:
+        return
+    dialect = database.dialect
+    rows = StepRows(database, cursor, worker_id)
+    for step in steps:
+        rows.add(step)
+    rows.create_instances()
+    rows.address_children()
+    _insert(database, cursor, HistoryEvent, _HISTORY, rows.history)
+    if rows.open_updates:
+        dialect.update(cursor, OpenInstance, ("open_key",), _OPEN, rows.open_updates)
+    if rows.open_deletes:
+        dialect.delete(cursor, OpenInstance, ("open_key",), rows.open_deletes)
+    if rows.instance_updates:
+        dialect.update(cursor, WorkflowInstance, ("id",), _INSTANCE, rows.instance_updates)
+    if rows.status_updates:
+        dialect.update(cursor, WorkflowInstance, ("id",), _BLOCKED, rows.status_updates)
+    _insert(database, cursor, ActivityTask, _TASK, rows.tasks)
+    _delete_unlocked(database, cursor, rows.task_deletes)
+    if rows.own_task_deletes:
+        dialect.delete(cursor, ActivityTask, ("instance_id", "command"), rows.own_task_deletes)
+    # Deleted first: a blocked instance replaces the row of its next try.
+    if rows.timer_deletes:
+        dialect.delete(cursor, Timer, ("instance_id", "command"), rows.timer_deletes)
+    _insert(database, cursor, Timer, _TIMER, rows.timers)
+    _insert(database, cursor, InboxEvent, _INBOX, rows.inbox)
+    if rows.inbox_deletes:
+        deleted = dialect.delete(cursor, InboxEvent, ("id",), rows.inbox_deletes)
+        if deleted != len(rows.inbox_deletes):
+            raise InboxChanged(f"expected {len(rows.inbox_deletes)} consumed inbox rows, found {deleted}")
+
+
+def _insert(database: Database, cursor: CursorWrapper, model: type, columns: tuple[str, ...], rows: list[Row]) -> None:
+    if rows:
+        database.dialect.insert(cursor, model, columns, rows)
+
+
+def _delete_unlocked(database: Database, cursor: CursorWrapper, keys: list[TaskKey]) -> None:
+    """Delete cancelled tasks; one that is locked is just finishing, and its result will be discarded."""
+    if keys:
+        key = ("instance_id", "command")
+        found = database.dialect.select(cursor, ActivityTask, key, key, keys, lock=True)
+        if found:
+            database.dialect.delete(cursor, ActivityTask, key, [tuple(row) for row in found])
+
+
+def _finish_tasks(database: Database, cursor: CursorWrapper, worker_id: int, batch: TurnBatch) -> None:
+    """Send the outcomes of tasks whose instances live elsewhere, and put failed attempts back for later."""
+    tasks = [entry.task for entry in (*batch.outcomes, *batch.retries)]
+    if not tasks:
+        return
+    dialect = database.dialect
+    key = ("instance_id", "command")
+    rows = dialect.select(
+        cursor, ActivityTask, (*key, "attempt"), key, [task.key for task in tasks],
+        where=f"AND t.owner_id = {worker_id:d}", lock=True,
+    )  # fmt: skip
+    leased = {(TaskKey(instance, command), attempt) for instance, command, attempt in rows}
+    outcomes = [outcome for outcome in batch.outcomes if (outcome.task.key, outcome.task.attempt) in leased]
+    if outcomes:
+        now = dialect.to_time(dialect.now(cursor))
+        inbox = [claims.result_row(outcome.task, outcome.event, now) for outcome in outcomes]
+        _insert(database, cursor, InboxEvent, _INBOX, inbox)
+        dialect.delete(cursor, ActivityTask, key, [outcome.task.key for outcome in outcomes])
+    retries = [
+        (
+            *retry.task.key, None, retry.task.attempt if retry.counts else retry.task.attempt - 1, 0,
+            dialect.to_time(retry.available_at), retry.failure.encode().decode() if retry.failure else None,
+        )
+        for retry in batch.retries
+        if (retry.task.key, retry.task.attempt) in leased
+    ]  # fmt: skip
+    if retries:
+        columns = ("owner_id", "attempt", "crashes", "available_at", "last_failure")
+        dialect.update(cursor, ActivityTask, key, columns, retries)

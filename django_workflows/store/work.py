@@ -1,0 +1,146 @@
+"""What travels between the worker and the store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from django_workflows.engine.events import Event, ResultEvent
+from django_workflows.engine.steps import InstanceInfo, Step
+from django_workflows.failures import Failure
+
+
+class TaskKey(NamedTuple):
+    """The key of an activity task or a timer."""
+
+    instance: int
+    command: int
+
+
+class Address(NamedTuple):
+    """Where results for one execution go."""
+
+    chain: int
+    instance: int
+    queue: str
+    command: int
+
+
+@dataclass(eq=False)
+class OpenChain:
+    """An instance that this worker owns, as its open row had it when last seen."""
+
+    open_key: str
+    chain: int
+    instance: int
+    queue: str
+    history_length: int
+    info: InstanceInfo
+    parent: Address | None
+    root: int | None
+    crashes: int = 0
+    blocks: int = 0
+
+
+class InboxRow(NamedTuple):
+    """An inbox row as the poll finds it, with what its chain's open row says."""
+
+    id: int
+    chain: int
+    instance: int | None
+    type: str
+    data: str
+    open_key: str | None
+    owner: int | None
+    blocks: int | None
+
+
+@dataclass
+class LoadedInstance:
+    """A claimed instance with all that is stored for it."""
+
+    chain: OpenChain
+    input: str
+    history: list[tuple[datetime, str, str]]
+    inbox: list[InboxRow]
+
+
+@dataclass(frozen=True)
+class ClaimedTask:
+    """An activity task leased to this worker: one attempt to run."""
+
+    key: TaskKey
+    chain: int
+    name: str
+    queue: str
+    workflow_queue: str
+    attempt: int
+    crashes: int
+    scheduled_at: datetime
+    expires_at: datetime | None
+    options: dict[str, Any]
+    input: bytes
+    instance_id: str = ""
+    execution_id: str = ""
+
+
+@dataclass
+class InstanceStep:
+    """One instance's part of a turn."""
+
+    chain: OpenChain
+    step: Step
+    consumed: list[int] = field(default_factory=list)  # inbox rows
+    finished: list[int] = field(default_factory=list)  # commands of tasks leased to this worker that are done
+    abandoned: list[Event] = field(default_factory=list)  # commands that a close leaves without an outcome
+    eager: set[int] = field(default_factory=set)  # commands of activities that this worker runs itself
+    release: bool = False  # give up ownership with this commit
+    blocked: Failure | None = None
+    retry_at: datetime | None = None  # of a blocked instance
+
+
+@dataclass
+class Outcome:
+    """The end of a leased activity task whose instance is not in this worker's memory."""
+
+    task: ClaimedTask
+    event: ResultEvent
+
+
+@dataclass
+class Retry:
+    """A failed attempt that is tried again later."""
+
+    task: ClaimedTask
+    available_at: datetime
+    failure: Failure | None
+    counts: bool = True  # False: never started, given back
+
+
+@dataclass
+class TurnBatch:
+    """Everything that one turn commits."""
+
+    steps: list[InstanceStep] = field(default_factory=list)
+    releases: list[OpenChain] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+    retries: list[Retry] = field(default_factory=list)
+    claim_instances: list[str] = field(default_factory=list)
+    claim_tasks: list[TaskKey] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(
+            self.steps or self.releases or self.outcomes or self.retries or self.claim_instances or self.claim_tasks
+        )
+
+
+@dataclass
+class TurnResult:
+    """What became of a batch; a step is in exactly one of the lists."""
+
+    committed: list[InstanceStep] = field(default_factory=list)
+    busy: list[InstanceStep] = field(default_factory=list)
+    lost: list[InstanceStep] = field(default_factory=list)
+    claimed_instances: list[str] = field(default_factory=list)
+    claimed_tasks: list[ClaimedTask] = field(default_factory=list)

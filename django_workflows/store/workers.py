@@ -1,0 +1,123 @@
+"""Worker rows: the lease of a process, and the fence of everything it writes."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from datetime import timedelta
+
+from django.db.backends.utils import CursorWrapper
+from django.db.models import Exists, OuterRef
+from django.utils import timezone
+
+from django_workflows.models import ActivityTask, OpenInstance, Worker
+
+from .database import Database
+
+_SWEEP = 500
+
+
+class WorkerFenced(Exception):
+    """This worker was declared dead; nothing it holds is its own any more."""
+
+
+@dataclass(frozen=True)
+class LapsedWorker:
+    """A worker whose lease has run out by the database's clock, seen at one beat."""
+
+    id: int
+    beat: int
+
+
+def register(database: Database, *, queues: list[str], slots: int, lease: timedelta, version: str = "") -> int:
+    """Insert the row of a new incarnation and return its id, which no other ever had."""
+    now = database.now()
+    worker = Worker(
+        host=socket.gethostname(), process_id=os.getpid(), version=version, queues=queues, slots=slots,
+        lease_until=now + lease, started_at=now,
+    )  # fmt: skip
+    worker.save(using=database.alias, force_insert=True)
+    return worker.id
+
+
+def fence(database: Database, cursor: CursorWrapper, worker_id: int) -> None:
+    """Lock the worker's own row for this transaction; raises WorkerFenced when it is not alive any more.
+
+    A lock, not a write: one row updated every turn would collect dead versions while any transaction stays open.
+    """
+    cursor.execute(
+        f"SELECT id FROM {Worker._meta.db_table} WHERE id = %s AND state = 'alive' {database.dialect.row_lock}",
+        [worker_id],
+    )
+    if cursor.fetchone() is None:
+        raise WorkerFenced(worker_id)
+
+
+def renew(database: Database, worker_id: int, lease: timedelta) -> None:
+    """Extend the lease; raises WorkerFenced."""
+    with database.atomic():
+        with database.cursor() as cursor:
+            fence(database, cursor, worker_id)
+            now = database.dialect.now(cursor)
+        row = Worker.objects.using(database.alias).get(pk=worker_id)
+        row.beat, row.lease_until = row.beat + 1, now + lease
+        row.save(using=database.alias, update_fields=["beat", "lease_until"])
+
+
+def find_lapsed(database: Database, worker_id: int) -> list[LapsedWorker]:
+    """Return the other workers whose lease has run out."""
+    rows = Worker.objects.using(database.alias).filter(state=Worker.State.ALIVE, lease_until__lt=database.now())
+    return [LapsedWorker(*row) for row in rows.exclude(pk=worker_id).values_list("id", "beat")]
+
+
+def declare_dead(database: Database, lapsed: LapsedWorker) -> bool:
+    """Mark a worker dead for good, unless it renewed or somebody holds its row; return whether it was done.
+
+    In a transaction of its own: two turns that reaped each other would deadlock.
+    """
+    with database.atomic():
+        rows = Worker.objects.using(database.alias).filter(pk=lapsed.id, state=Worker.State.ALIVE, beat=lapsed.beat)
+        row = rows.select_for_update(skip_locked=True).first()
+        if row is None or row.lease_until >= database.now():
+            return False
+        row.state = Worker.State.DEAD
+        row.save(using=database.alias, update_fields=["state"])
+        return True
+
+
+def retire(database: Database, worker_id: int) -> None:
+    """Declare this worker itself dead, at the end of its life."""
+    Worker.objects.using(database.alias).filter(pk=worker_id).update(state=Worker.State.DEAD)
+
+
+def hand_back(database: Database) -> int:
+    """Free everything whose owner is not an alive worker, and return how much it was.
+
+    Idempotent, and blind to who declared whom dead: it survives a reaper that dies half-way.
+    """
+    alive = Worker.objects.using(database.alias).filter(pk=OuterRef("owner_id"), state=Worker.State.ALIVE)
+    freed = 0
+    for model, changes in (
+        (OpenInstance, {"owner_id": None}),
+        (ActivityTask, {"owner_id": None, "available_at": database.now()}),
+    ):
+        orphans = model._default_manager.using(database.alias).filter(~Exists(alive), owner_id__isnull=False)
+        with database.atomic():
+            locked = orphans.select_for_update(skip_locked=True).values_list("pk", flat=False)[:_SWEEP]
+            keys = [row[0] for row in locked]
+            if keys:
+                freed += model._default_manager.using(database.alias).filter(pk__in=keys).update(**changes)
+    dead = Worker.objects.using(database.alias).filter(state=Worker.State.DEAD)
+    if not freed and dead.exists():
+        _delete_unreferenced(database)
+    return freed
+
+
+def _delete_unreferenced(database: Database) -> None:
+    """Delete dead workers that nothing points to, except those of the last day, which people may want to see."""
+    yesterday = timezone.now() - timedelta(days=1)
+    owners = OpenInstance.objects.using(database.alias).filter(owner_id=OuterRef("pk"))
+    Worker.objects.using(database.alias).filter(
+        ~Exists(owners), state=Worker.State.DEAD, lease_until__lt=yesterday
+    ).delete()

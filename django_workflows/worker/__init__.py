@@ -1,0 +1,1 @@
+"""The worker: a loop of turns, and the pool that runs activities."""

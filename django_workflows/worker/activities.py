@@ -1,0 +1,273 @@
+"""Running activities: sync ones in threads, async ones on a loop of their own, atomic ones in a transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
+from django.db import close_old_connections, connections, reset_queries, transaction
+
+from django_workflows import registry
+from django_workflows.authoring.activity import ActivityContext, ActivityInfo, current_activity
+from django_workflows.conf import get_settings
+from django_workflows.engine.events import ActivityCompleted
+from django_workflows.exceptions import ActivityTimeout
+from django_workflows.payloads import Raw
+from django_workflows.registry import ActivityDefinition
+from django_workflows.store import activities as store
+from django_workflows.store.database import Database
+from django_workflows.store.work import ClaimedTask, TaskKey
+
+# How much work, in seconds of this pool's time, may be leased ahead of a free thread.
+_LEAD = 0.1
+_MOST_AHEAD = 1000
+
+
+@dataclass(frozen=True)
+class AttemptResult:
+    """How an attempt ended: a result, an error, or neither when an atomic one has recorded itself or lost its lease."""
+
+    task: ClaimedTask
+    result: bytes | None = None
+    error: BaseException | None = None
+
+    @property
+    def is_recorded(self) -> bool:
+        return self.result is None and self.error is None
+
+
+@dataclass(eq=False)
+class Attempt:
+    """One attempt in the pool."""
+
+    task: ClaimedTask
+    definition: ActivityDefinition
+    context: ActivityContext
+    queued_at: float
+    started: bool = False
+    deadline: float | None = None
+    coroutine_task: asyncio.Task[None] | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class ActivityPool:
+    """Runs attempts and reports each once through `report`.
+
+    A cancelled or timed-out attempt leaves the pool at once; what its thread still returns is ignored.
+    """
+
+    def __init__(
+        self, database: Database, worker_id: int, threads: int, report: Callable[[AttemptResult], None]
+    ) -> None:
+        self.database = database
+        self.worker_id = worker_id
+        self.threads = threads
+        self._report = report
+        self._limit = get_settings().max_payload_bytes
+        self._attempts: dict[TaskKey, Attempt] = {}
+        self._queue: queue.SimpleQueue[Attempt | None] = queue.SimpleQueue()
+        self._workers: list[threading.Thread] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop_thread: threading.Thread | None = None
+        self._async_limit = get_settings().async_activities
+        self._async_seen = False
+        self._mean_seconds = 1.0  # of recent sync attempts; starts pessimistic, so that nothing is leased ahead
+
+    def start(self) -> None:
+        for number in range(self.threads):
+            thread = threading.Thread(target=self._work, name=f"workflow-activity-{number + 1}", daemon=True)
+            thread.start()
+            self._workers.append(thread)
+
+    def stop(self) -> None:
+        for _ in self._workers:
+            self._queue.put(None)
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def __len__(self) -> int:
+        return len(self._attempts)
+
+    @property
+    def keys(self) -> set[TaskKey]:
+        return set(self._attempts)
+
+    def room(self, *, is_async: bool) -> int:
+        """Return how many more attempts of a kind may be leased.
+
+        As many as there are free threads, and as many again as the threads finish in a tenth of a second at the recent
+        pace: quick activities never wait for a claim, slow ones stay free for other workers.
+        """
+        asynchronous = (
+            sum(attempt.definition.is_async for attempt in self._attempts.values()) if self._async_seen else 0
+        )
+        if is_async:
+            return self._async_limit - asynchronous
+        ahead = min(_MOST_AHEAD, int(self.threads * _LEAD / max(self._mean_seconds, 1e-6)))
+        return self.threads + ahead - (len(self._attempts) - asynchronous)
+
+    def submit(self, task: ClaimedTask, definition: ActivityDefinition) -> None:
+        info = ActivityInfo(
+            activity=task.name, attempt=task.attempt, instance_id=task.instance_id, execution_id=task.execution_id,
+            queue=task.queue, scheduled_at=task.scheduled_at,
+        )  # fmt: skip
+        attempt = Attempt(task, definition, ActivityContext(info, threading.Event()), time.monotonic())
+        self._attempts[task.key] = attempt
+        if definition.is_async:
+            self._async_seen = True
+            self._start_async(attempt)
+        else:
+            self._queue.put(attempt)
+
+    def cancel(self, key: TaskKey) -> None:
+        """Tell an attempt that nobody wants its result any more, and forget it."""
+        attempt = self._attempts.pop(key, None)
+        if attempt is not None:
+            self._abandon(attempt)
+
+    def expire(self) -> None:
+        """Fail the attempts that are over their start_to_close timeout."""
+        now = time.monotonic()
+        for attempt in list(self._attempts.values()):
+            if attempt.deadline is not None and attempt.deadline <= now:
+                limit = attempt.task.options["start_to_close"]
+                error = ActivityTimeout(
+                    f"{attempt.task.name}, attempt {attempt.task.attempt}, ran longer than its start_to_close_timeout of "
+                    f"{limit:g} s"
+                )
+                self._finish(attempt, AttemptResult(attempt.task, error=error))
+                self._abandon(attempt)
+
+    def next_deadline(self) -> float | None:
+        """Return the monotonic time of the next timeout, None without one."""
+        return min((a.deadline for a in self._attempts.values() if a.deadline is not None), default=None)
+
+    def take_back(self, waited: float) -> list[ClaimedTask]:
+        """Remove the attempts that have waited for a thread longer than this, so that other workers can run them."""
+        now = time.monotonic()
+        taken = []
+        for attempt in list(self._attempts.values()):
+            with attempt.lock:
+                if not attempt.started and not attempt.definition.is_async and now - attempt.queued_at >= waited:
+                    attempt.started = True
+                    del self._attempts[attempt.task.key]
+                    taken.append(attempt.task)
+        return taken
+
+    def _abandon(self, attempt: Attempt) -> None:
+        attempt.context.cancelled.set()
+        with attempt.lock:
+            attempt.started = True  # one that still waits for a thread never starts
+        if attempt.coroutine_task is not None and self._loop is not None:
+            self._loop.call_soon_threadsafe(attempt.coroutine_task.cancel)
+
+    def _finish(self, attempt: Attempt, result: AttemptResult) -> None:
+        """Report a result unless the attempt has left the pool meanwhile."""
+        if self._attempts.get(attempt.task.key) is attempt:
+            del self._attempts[attempt.task.key]
+            self._report(result)
+
+    def _begin(self, attempt: Attempt) -> bool:
+        with attempt.lock:
+            if attempt.started:
+                return False
+            attempt.started = True
+        limit = attempt.task.options.get("start_to_close")
+        if limit is not None:
+            attempt.deadline = time.monotonic() + limit
+        return True
+
+    # Sync activities
+
+    def _work(self) -> None:
+        while (attempt := self._queue.get()) is not None:
+            if self._begin(attempt):
+                started = time.monotonic()
+                # A fresh context: what one activity sets in it, such as a language, is gone for the next.
+                result = contextvars.Context().run(self._run_sync, attempt)
+                self._mean_seconds += 0.1 * (time.monotonic() - started - self._mean_seconds)
+                self._finish(attempt, result)
+        connections.close_all()
+
+    def _run_sync(self, attempt: Attempt) -> AttemptResult:
+        task, definition = attempt.task, attempt.definition
+        current_activity.set(attempt.context)
+        _freshen_connections()
+        try:
+            args, kwargs = definition.signature.decode_arguments(task.input)
+            if definition.atomic:
+                self._run_atomic(attempt, args, kwargs)
+                return AttemptResult(task)
+            value = definition.callable()(*args, **kwargs)
+            return AttemptResult(task, result=definition.signature.encode_result(value, self._limit))
+        except store.LeaseLost:
+            return AttemptResult(task)
+        except BaseException as error:
+            return AttemptResult(task, error=error)
+        finally:
+            _freshen_connections()
+
+    def _run_atomic(self, attempt: Attempt, args: list[Any], kwargs: dict[str, Any]) -> None:
+        task, definition = attempt.task, attempt.definition
+        with transaction.atomic(using=self.database.alias, durable=True):
+            value = definition.callable()(*args, **kwargs)
+            payload = definition.signature.encode_result(value, self._limit)
+            event = ActivityCompleted(task.key.command, Raw(payload))
+            store.complete_atomically(self.database, self.worker_id, task, event)
+
+    # Async activities
+
+    def _start_async(self, attempt: Attempt) -> None:
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._loop_thread = threading.Thread(target=self._run_loop, name="workflow-activity-loop", daemon=True)
+            self._loop_thread.start()
+        self._loop.call_soon_threadsafe(self._create_task, attempt)
+
+    def _run_loop(self) -> None:
+        assert self._loop is not None
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.close()
+
+    def _create_task(self, attempt: Attempt) -> None:
+        assert self._loop is not None
+        if self._begin(attempt):
+            attempt.coroutine_task = self._loop.create_task(self._run_async(attempt), context=contextvars.Context())
+
+    async def _run_async(self, attempt: Attempt) -> None:
+        task, definition = attempt.task, attempt.definition
+        current_activity.set(attempt.context)
+        # A thread of its own for what the activity does with the ORM: else all of them would share one.
+        async with ThreadSensitiveContext() as own_thread:
+            try:
+                args, kwargs = definition.signature.decode_arguments(task.input)
+                value = await definition.callable()(*args, **kwargs)
+                result = AttemptResult(task, result=definition.signature.encode_result(value, self._limit))
+            except BaseException as error:
+                result = AttemptResult(task, error=error)
+            # The thread ends with its context, and its connections would leak with it.
+            if own_thread in SyncToAsync.context_to_thread_executor:
+                await sync_to_async(connections.close_all)()
+        self._finish(attempt, result)
+
+
+def _freshen_connections() -> None:
+    """Do what a request's start and end do: drop broken and outlived connections, forget logged queries."""
+    close_old_connections()
+    reset_queries()
+
+
+def known_names(*, is_async: bool) -> list[str]:
+    """Return the names of the activities of a kind that this process can run."""
+    definitions: Iterable[ActivityDefinition] = registry.activities
+    return [entry.name for entry in definitions if entry.is_available and entry.is_async is is_async]

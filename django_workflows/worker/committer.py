@@ -1,0 +1,124 @@
+"""Committing a batch come what may: retries, ambiguous commits, and the one bad item in a good batch."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+
+from django.db import DatabaseError, DataError, IntegrityError, InterfaceError
+
+from django_workflows.engine.events import ActivityFailed
+from django_workflows.engine.steps import Step
+from django_workflows.failures import Failure
+from django_workflows.store.database import Database
+from django_workflows.store.turns import InboxChanged, commit_turn, find_landed
+from django_workflows.store.work import InstanceStep, Outcome, TurnBatch, TurnResult
+
+logger = logging.getLogger("django_workflows.worker")
+
+_LONGEST_PAUSE = 5.0
+DATABASE_ERRORS = (DatabaseError, InterfaceError)
+_DATA_ERRORS = (DataError, IntegrityError, InboxChanged)
+
+
+class Interrupted(Exception):
+    """The worker was told to exit while the database could not be reached."""
+
+
+class Committer:
+    """Commits batches for one incarnation of a worker."""
+
+    def __init__(self, database: Database, worker_id: int, lease: timedelta, on_trouble: Callable[[], None]) -> None:
+        self.database, self.worker_id, self.lease = database, worker_id, lease
+        self.abort = threading.Event()
+        self._on_trouble = on_trouble
+
+    def commit(self, batch: TurnBatch) -> TurnResult:
+        """Commit until the database has answered; raises WorkerFenced, or Interrupted on `abort`."""
+        result = TurnResult()
+        pause = 0.01
+        while True:
+            try:
+                return _merge(result, self._try(batch))
+            except _DATA_ERRORS as error:
+                return _merge(result, self._bisect(batch, error))
+            except DATABASE_ERRORS as error:
+                self.recover(error, pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+            batch = self._without_landed(batch, result)
+
+    def recover(self, error: Exception, pause: float) -> None:
+        """Say what happened in one line, drop the connection and wait."""
+        logger.warning("database trouble, trying again in %g s: %s", pause, " ".join(str(error).split()))
+        self._on_trouble()
+        self.database.connection.close()
+        if self.abort.wait(pause):
+            raise Interrupted from error
+
+    def _try(self, batch: TurnBatch) -> TurnResult:
+        self.database.prepare_worker_session(self.lease.total_seconds())
+        return commit_turn(self.database, self.worker_id, batch)
+
+    def _without_landed(self, batch: TurnBatch, result: TurnResult) -> TurnBatch:
+        """The reply to COMMIT may be what was lost: move what it stored to the result, keep the rest.
+
+        Everything but steps is written under a condition that its own success makes false, so it may be sent again.
+        """
+        pause = 0.05
+        while True:
+            try:
+                self.database.prepare_worker_session(self.lease.total_seconds())
+                landed = find_landed(self.database, self.worker_id, batch)
+            except DATABASE_ERRORS as error:
+                self.recover(error, pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+            else:
+                result.committed += landed
+                return replace(batch, steps=[step for step in batch.steps if step not in landed])
+
+    def _bisect(self, batch: TurnBatch, error: Exception) -> TurnResult:
+        """Find the item that the database refuses, so that it alone fails."""
+        if len(batch.steps) > 1:
+            middle = len(batch.steps) // 2
+            rest = replace(batch, steps=batch.steps[:middle])
+            return _merge(self.commit(rest), self.commit(TurnBatch(steps=batch.steps[middle:])))
+        others = replace(batch, steps=[])
+        if batch.steps:
+            if batch.steps[0].blocked is not None and not others:
+                raise error
+            result = self.commit(TurnBatch(steps=[_refused(batch.steps[0], error)]))
+            return _merge(result, self.commit(others)) if others else result
+        if len(batch.outcomes) > 1:
+            middle = len(batch.outcomes) // 2
+            rest = replace(batch, outcomes=batch.outcomes[:middle])
+            return _merge(self.commit(rest), self.commit(TurnBatch(outcomes=batch.outcomes[middle:])))
+        if batch.outcomes and not isinstance(batch.outcomes[0].event, ActivityFailed):
+            task = batch.outcomes[0].task
+            failed = ActivityFailed(command=task.key.command, failure=Failure.of(error))
+            return self.commit(replace(batch, outcomes=[Outcome(task, failed)]))
+        raise error
+
+
+def _refused(step: InstanceStep, error: Exception) -> InstanceStep:
+    """Return the step that blocks its instance in place of one that the database refuses."""
+    logger.error("the database refuses a step of %r: %s", step.chain.info.instance_id, error)
+    now = step.step.time
+    return InstanceStep(
+        step.chain,
+        Step(time=now),
+        blocked=Failure.of(error),
+        retry_at=now + timedelta(seconds=min(2.0**step.chain.blocks, 60)),
+    )
+
+
+def _merge(first: TurnResult, second: TurnResult) -> TurnResult:
+    return TurnResult(
+        committed=first.committed + second.committed,
+        busy=first.busy + second.busy,
+        lost=first.lost + second.lost,
+        claimed_instances=first.claimed_instances + second.claimed_instances,
+        claimed_tasks=first.claimed_tasks + second.claimed_tasks,
+    )

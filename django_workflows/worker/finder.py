@@ -1,0 +1,132 @@
+"""Finding work: adaptive polls past a watermark, and a look back for what committed late."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from django_workflows.conf import get_settings
+from django_workflows.store import claims, leftovers
+from django_workflows.store.database import Database
+from django_workflows.store.work import InboxRow, TaskKey
+
+from .activities import ActivityPool, known_names
+from .clock import DatabaseClock
+from .held import StickyCache
+
+# Rows become visible in commit order, not in id order: ids younger than this are read again.
+_WINDOW = 2.0
+_LOOK_BACK = 1.0
+# Candidates fetched per free place, then sampled, so that workers do not all grab for the same first rows.
+_OVERFETCH = 4
+
+
+@dataclass
+class Findings:
+    """What one poll found."""
+
+    for_held: list[InboxRow] = field(default_factory=list)
+    candidates: list[str] = field(default_factory=list)  # open keys of unowned instances
+    adopted: list[str] = field(default_factory=list)  # owned by this worker, but not in its memory
+    tasks: list[TaskKey] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.for_held or self.candidates or self.adopted or self.tasks)
+
+
+class Finder:
+    """Polls for one worker; knows when the next poll is due."""
+
+    def __init__(
+        self, database: Database, clock: DatabaseClock, worker_id: int, queues: Sequence[str], cache: StickyCache,
+        pool: ActivityPool | None, *, workflows: bool,
+    ) -> None:  # fmt: skip
+        self.database, self.clock, self.worker_id, self.queues = database, clock, worker_id, list(queues)
+        self.cache, self.pool, self.workflows = cache, pool, workflows
+        settings = get_settings()
+        self._shortest, self._longest = settings.poll_interval_min, settings.poll_interval_max
+        self._interval = self._shortest
+        self.due = 0.0
+        self._look_back_due = 0.0
+        self._highest: deque[tuple[float, int]] = deque()
+        self._watermark = 0
+
+    def hint(self) -> None:
+        """Make the next poll due now: somebody says that there is work."""
+        self.due = 0.0
+        self._interval = self._shortest
+
+    def poll(self) -> Findings:
+        findings = Findings()
+        if self.workflows:
+            self._find_inbox(findings)
+            self._find_timers(findings)
+        if self.pool is not None:
+            self._find_tasks(findings, self.pool)
+        self._interval = self._shortest if findings else min(self._interval * 2, self._longest)
+        self.due = time.monotonic() + self._interval
+        return findings
+
+    def _find_inbox(self, findings: Findings) -> None:
+        looking_back = time.monotonic() >= self._look_back_due
+        started = time.monotonic()
+        after = 0 if looking_back else self._watermark
+        rows = claims.poll_inbox(self.database, self.queues, after)
+        if looking_back:
+            # Budgeted: a look back that takes long is done less often.
+            now = time.monotonic()
+            self._look_back_due = now + max(_LOOK_BACK, 100 * (now - started))
+        garbage, blocked = [], []
+        for row in rows:
+            if row.open_key is None:
+                garbage.append(row)
+            elif row.owner == self.worker_id:
+                self._sort_own(row, findings)
+            elif row.owner is None:
+                (blocked.append(row) if row.blocks else findings.candidates.append(row.open_key))
+        if garbage:
+            leftovers.collect_inbox(self.database, garbage)
+        if blocked:
+            leftovers.park_blocked(self.database, blocked)
+        findings.candidates = list(dict.fromkeys(findings.candidates))
+        findings.adopted = list(dict.fromkeys(findings.adopted))
+        if len(rows) == claims.POLL_LIMIT:
+            # More than a page waits: go on behind it next time, the look back returns to what is left.
+            self._watermark = rows[-1].id
+        else:
+            self._advance(rows[-1].id if rows else 0)
+
+    def _sort_own(self, row: InboxRow, findings: Findings) -> None:
+        if self.cache.get(row.chain) is not None:
+            findings.for_held.append(row)
+        elif row.open_key is not None:
+            findings.adopted.append(row.open_key)
+
+    def _advance(self, highest: int) -> None:
+        now = time.monotonic()
+        if highest:
+            self._highest.append((now, highest))
+        while self._highest and self._highest[0][0] <= now - _WINDOW:
+            self._watermark = max(self._watermark, self._highest.popleft()[1])
+
+    def _find_timers(self, findings: Findings) -> None:
+        for key, chain, own in claims.poll_timers(self.database, self.worker_id, self.queues, self.clock.now()):
+            if not own:
+                findings.candidates.append(key)
+            elif self.cache.get(chain) is None:
+                findings.adopted.append(key)
+        findings.candidates = list(dict.fromkeys(findings.candidates))
+        findings.adopted = list(dict.fromkeys(findings.adopted))
+
+    def _find_tasks(self, findings: Findings, pool: ActivityPool) -> None:
+        for is_async in (False, True):
+            room = pool.room(is_async=is_async)
+            names = known_names(is_async=is_async)
+            if room > 0 and names:
+                limit = min(_OVERFETCH * room, claims.POLL_LIMIT)
+                found = claims.poll_tasks(self.database, self.queues, names, self.clock.now(), limit)
+                random.shuffle(found)
+                findings.tasks += found[:room]

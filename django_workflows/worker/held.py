@@ -1,0 +1,87 @@
+"""Instances in a worker's memory: their machines, what waits for them, and the bounded cache that keeps them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from django_workflows.engine.events import InputEvent
+from django_workflows.engine.machine import Machine
+from django_workflows.store.work import ClaimedTask, InstanceStep, OpenChain
+
+
+@dataclass(frozen=True)
+class Input:
+    """An input event on its way into a machine, and the row that brought it."""
+
+    event: InputEvent
+    inbox: int | None = None  # id of the inbox row
+    task: ClaimedTask | None = None  # the activity task that this worker ran
+
+
+@dataclass(eq=False)
+class Held:
+    """One owned instance in memory."""
+
+    chain: OpenChain
+    machine: Machine | None  # None: it could not be built, and the instance waits to be blocked
+    inputs: list[Input] = field(default_factory=list)
+    stepped: list[Input] = field(default_factory=list)  # the inputs of the uncommitted step
+    seen: set[int] = field(default_factory=set)  # inbox rows that are taken in and not yet deleted
+    uncommitted: InstanceStep | None = None  # stepped, but its rows were locked by somebody
+    not_before: float = 0.0  # when to offer the uncommitted step again
+
+    def offer_inbox(self, row_id: int, event: InputEvent) -> None:
+        if row_id not in self.seen:
+            self.seen.add(row_id)
+            self.inputs.append(Input(event, inbox=row_id))
+
+    def unread_results(self) -> list[Input]:
+        """Return the results of this worker's own activities that no commit has consumed."""
+        return [entry for entry in (*self.stepped, *self.inputs) if entry.task is not None]
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.inputs and self.uncommitted is None
+
+
+class StickyCache:
+    """The held instances by chain, least recently used first; bounded by evicting idle ones."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._held: OrderedDict[int, Held] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __iter__(self) -> Iterator[Held]:
+        return iter(list(self._held.values()))
+
+    def get(self, chain: int) -> Held | None:
+        return self._held.get(chain)
+
+    def add(self, held: Held) -> None:
+        self._held[held.chain.chain] = held
+
+    def touch(self, held: Held) -> None:
+        self._held.move_to_end(held.chain.chain)
+
+    def drop(self, held: Held) -> None:
+        """Forget an instance and close its coroutines."""
+        if self._held.get(held.chain.chain) is held:
+            del self._held[held.chain.chain]
+        if held.machine is not None:
+            held.machine.dispose()
+
+    def clear(self) -> None:
+        for held in self:
+            self.drop(held)
+
+    def surplus(self) -> list[Held]:
+        """Return the idle instances to evict, least recently used first."""
+        excess = len(self._held) - self.size
+        if excess <= 0:
+            return []
+        return [held for held in self if held.is_idle][:excess]

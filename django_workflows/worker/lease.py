@@ -1,0 +1,95 @@
+"""Upkeep between turns: the worker's own lease, other workers' lapsed ones, leftovers, deadlines, retention."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+from django_workflows.conf import get_settings
+from django_workflows.store import activities, leftovers, retention, workers
+from django_workflows.store.database import Database
+
+from .clock import DatabaseClock
+
+logger = logging.getLogger("django_workflows.worker")
+
+
+class Every:
+    """A job that is due once per interval, by the monotonic clock."""
+
+    def __init__(self, seconds: float, job: Callable[[], object]) -> None:
+        self.seconds, self.job = seconds, job
+        self._due = 0.0
+
+    def run_if_due(self) -> None:
+        if time.monotonic() >= self._due:
+            self.job()
+            self._due = time.monotonic() + self.seconds
+
+    @property
+    def due(self) -> float:
+        return self._due
+
+
+class Upkeep:
+    """What one worker does besides turns."""
+
+    def __init__(self, database: Database, clock: DatabaseClock, worker_id: int, lease: timedelta) -> None:
+        self.database, self.clock, self.worker_id, self.lease = database, clock, worker_id, lease
+        self._observed: dict[int, tuple[int, float]] = {}
+        self.valid_until = time.monotonic() + lease.total_seconds()
+        seconds = lease.total_seconds()
+        self._jobs = [
+            Every(seconds / 3, self.renew),
+            Every(seconds / 4, self.reap),
+            Every(seconds, self.hand_back),
+            Every(min(seconds, 5.0), self.expire),
+            Every(60.0, self.sweep),
+        ]
+
+    def tick(self) -> None:
+        for job in self._jobs:
+            job.run_if_due()
+
+    @property
+    def next_due(self) -> float:
+        return min(job.due for job in self._jobs)
+
+    def renew(self) -> None:
+        sent = time.monotonic()
+        workers.renew(self.database, self.worker_id, self.lease)
+        self.valid_until = sent + self.lease.total_seconds()
+        self.clock.synchronise(self.database)
+
+    def reap(self) -> None:
+        """Declare workers dead that were seen lapsed at the same beat twice, half a lease apart.
+
+        Two looks on a monotonic clock: after a database restart every lease has lapsed, and nobody is dead.
+        """
+        now = time.monotonic()
+        lapsed = {worker.id: worker for worker in workers.find_lapsed(self.database, self.worker_id)}
+        self._observed = {
+            id: seen for id, seen in self._observed.items() if id in lapsed and lapsed[id].beat == seen[0]
+        }
+        for id, worker in lapsed.items():
+            beat, first_seen = self._observed.setdefault(id, (worker.beat, now))
+            if now - first_seen >= self.lease.total_seconds() / 2 and workers.declare_dead(self.database, worker):
+                logger.warning("worker %s stopped renewing its lease; its work is handed to others", id)
+                self.hand_back()
+
+    def forget_observations(self) -> None:
+        """Start over after trouble of this worker's own: what it saw before may be an effect of the same trouble."""
+        self._observed.clear()
+
+    def hand_back(self) -> None:
+        workers.hand_back(self.database)
+
+    def expire(self) -> None:
+        activities.expire(self.database, self.clock.now())
+
+    def sweep(self) -> None:
+        leftovers.sweep(self.database)
+        for status, age in (get_settings().retention or {}).items():
+            retention.prune(self.database, self.clock.now() - age, [status])

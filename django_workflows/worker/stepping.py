@@ -1,0 +1,110 @@
+"""Building machines from what is stored, and stepping them; every error ends in a reason to block, never in nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from datetime import datetime
+from typing import Any
+
+from django.core.exceptions import SynchronousOnlyOperation
+
+from django_workflows import registry
+from django_workflows.conf import get_settings
+from django_workflows.engine.events import InputEvent, decode_event
+from django_workflows.engine.machine import Entry, Machine
+from django_workflows.engine.steps import InstanceInfo, Step
+from django_workflows.exceptions import NotAllowedInWorkflowError, PayloadError, UnknownWorkflowError, WorkflowsError
+from django_workflows.registry import WorkflowDefinition
+from django_workflows.store.work import InboxRow, LoadedInstance
+
+from .guards import StepWatch
+from .held import Held, Input
+
+
+class CrashLimitReached(WorkflowsError):
+    """An instance whose last claims never came back is set aside."""
+
+
+def build(loaded: LoadedInstance, watch: StepWatch) -> Held:
+    """Return the loaded instance with a machine that has replayed its history and the inbox waiting.
+
+    Raises whatever keeps it from running: UnknownWorkflowError, PayloadError, NondeterminismError and the rest.
+    """
+    chain = loaded.chain
+    limit = get_settings().crash_limit
+    if chain.crashes > limit:
+        raise CrashLimitReached(
+            f"the last {chain.crashes - 1} claims of this instance ended with their worker (CRASH_LIMIT is {limit}); "
+            "look into the workers' logs for what it does to them"
+        )
+    machine = new_machine(chain.info, loaded.input)
+    history = [(time, decode_event(type_name, data)) for time, type_name, data in loaded.history]
+    with watch.watch(f"replay of {chain.info.workflow} {chain.info.instance_id!r}"):
+        machine.replay(history)
+    held = Held(chain, machine)
+    take_inbox(held, loaded.inbox)
+    return held
+
+
+def new_machine(info: InstanceInfo, input: str) -> Machine:
+    """Return a machine that has seen nothing yet; raises UnknownWorkflowError."""
+    definition = registry.workflows.get(info.workflow)
+    if definition is None:
+        raise UnknownWorkflowError(
+            f"no workflow is registered as {info.workflow!r} on this worker; was it renamed, or is its app missing from "
+            "INSTALLED_APPS here?"
+        )
+    limit = get_settings().max_payload_bytes
+    return Machine(info, _entry(definition, input, limit), default_location=definition.location, payload_limit=limit)
+
+
+def _entry(definition: WorkflowDefinition, input: str, limit: int) -> Entry:
+    def enter() -> Coroutine[Any, Any, bytes]:
+        # Decoded before the coroutine exists: an input that does not fit blocks the instance, it does not fail it.
+        args, kwargs = definition.signature.decode_arguments(input)
+        return _main(definition.function, args, kwargs, lambda value: definition.signature.encode_result(value, limit))
+
+    return enter
+
+
+async def _main(
+    function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any], encode: Callable[[Any], bytes]
+) -> bytes:
+    try:
+        return encode(await function(*args, **kwargs))
+    except SynchronousOnlyOperation as error:
+        raise NotAllowedInWorkflowError(
+            "workflow code used the ORM, whose answers replay cannot repeat; move the query into an activity"
+        ) from error
+
+
+def take_inbox(held: Held, rows: list[InboxRow]) -> None:
+    """Offer inbox rows to a held instance; raises PayloadError for one that cannot be decoded."""
+    # The start of a continued execution is younger than signals that arrived during the last step of the one before.
+    for row in sorted(rows, key=lambda row: (row.type != "InstanceStarted", row.id)):
+        if row.id in held.seen:
+            continue
+        if row.instance is not None and row.instance != held.chain.instance:
+            held.seen.add(row.id)
+            held.inputs.append(Input(_Stale(), inbox=row.id))
+            continue
+        event = decode_event(row.type, row.data)
+        if not isinstance(event, InputEvent):
+            raise PayloadError(f"expected an input event in inbox row {row.id}, found {row.type}")
+        held.offer_inbox(row.id, event)
+
+
+class _Stale(InputEvent, frozen=True):
+    """Stands for a row addressed to an earlier execution: consumed without an effect."""
+
+
+def step(held: Held, inputs: list[Input], now: datetime, watch: StepWatch) -> tuple[Step, int]:
+    """Step a machine with inputs; return what it recorded and how many of the inputs it used up."""
+    info = held.chain.info
+    live = [entry for entry in inputs if not isinstance(entry.event, _Stale)]
+    assert held.machine is not None
+    with watch.watch(f"{info.workflow} {info.instance_id!r}"):
+        recorded = held.machine.step([entry.event for entry in live], now)
+    if recorded.consumed == len(live):
+        return recorded, len(inputs)
+    return recorded, inputs.index(live[recorded.consumed])

@@ -1,0 +1,198 @@
+"""The worker: registers itself, runs turns and upkeep until it is stopped, drains, and retires."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from django_workflows.conf import get_settings
+from django_workflows.store import leftovers, workers
+from django_workflows.store.database import Database
+from django_workflows.store.work import TurnBatch
+from django_workflows.store.workers import WorkerFenced
+
+from .activities import ActivityPool
+from .clock import DatabaseClock
+from .committer import DATABASE_ERRORS, Committer, Interrupted
+from .guards import StepWatch, install_audit_hook
+from .lease import Upkeep
+from .loop import WAKE, TurnLoop
+
+logger = logging.getLogger("django_workflows.worker")
+
+_SQLITE_PAUSE = 0.002  # between busy turns, so that other processes get the one write lock
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """How a worker runs; None takes the setting."""
+
+    queues: Sequence[str] = ()
+    threads: int | None = None
+    workflows: bool = True
+    activities: bool = True
+    sticky_cache_size: int | None = None
+    lease: timedelta | None = None
+    burst: bool = False
+    version: str = ""
+    grace: timedelta | None = field(default=None)
+
+
+class Worker:
+    """Runs workflows and activities from some queues until `stop()`.
+
+    `run()` blocks its thread, which does all turns; `stop()` and `wake()` may be called from any thread or signal handler.
+    """
+
+    def __init__(self, options: WorkerOptions, database: Database | None = None) -> None:
+        settings = get_settings()
+        self.options = options
+        self.database = database or Database()
+        self.queues = list(options.queues) or [settings.default_queue]
+        self.threads = options.threads or settings.threads
+        self.lease = options.lease or settings.lease
+        self.grace = settings.shutdown_grace if options.grace is None else options.grace
+        size = options.sticky_cache_size
+        self.cache_size = settings.sticky_cache_size if size is None else size
+        self.ready = threading.Event()
+        self.id = 0
+        self._mailbox: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self._stopping = False
+        self._exit_now = threading.Event()
+        self._loop: TurnLoop | None = None
+
+    def wake(self) -> None:
+        """Make the worker look for work now."""
+        self._mailbox.put(WAKE)
+
+    def stop(self) -> None:
+        """Ask the worker to drain and return; the second call makes it leave running activities behind."""
+        if self._stopping:
+            self._exit_now.set()
+        self._stopping = True
+        self._mailbox.put(WAKE)
+
+    def run(self) -> None:
+        """Work until stopped; with `burst`, until there is nothing left to do now."""
+        install_audit_hook()
+        watch = StepWatch(get_settings().step_time_limit)
+        watch.start()
+        try:
+            while not self._stopping:
+                try:
+                    self._run_incarnation(watch)
+                except WorkerFenced:
+                    logger.error("worker %s was declared dead by others; it starts over as a new one", self.id)
+                    continue
+                except Interrupted:
+                    return
+                if self.options.burst:
+                    return
+        finally:
+            watch.stop()
+            self.database.connection.close()
+
+    # One incarnation: a worker row from registration to death
+
+    def _run_incarnation(self, watch: StepWatch) -> None:
+        clock = DatabaseClock()
+        pool: ActivityPool | None = None
+        self._register(clock)
+        upkeep = Upkeep(self.database, clock, self.id, self.lease)
+        committer = Committer(self.database, self.id, self.lease, upkeep.forget_observations)
+        committer.abort = self._exit_now
+        if self.options.activities:
+            pool = ActivityPool(self.database, self.id, self.threads, self._mailbox.put)
+            pool.start()
+        self._loop = TurnLoop(
+            self.database, clock, self.id, self.queues, workflows=self.options.workflows, pool=pool,
+            mailbox=self._mailbox, cache_size=self.cache_size, watch=watch, committer=committer,
+        )  # fmt: skip
+        self.ready.set()
+        try:
+            self._serve(self._loop, upkeep, committer)
+            self._drain(self._loop, upkeep, committer)
+        finally:
+            if pool is not None:
+                pool.stop()
+            self._loop.cache.clear()
+
+    def _register(self, clock: DatabaseClock) -> None:
+        pause = 0.1
+        while True:
+            try:
+                self.database.prepare_worker_session(self.lease.total_seconds())
+                clock.synchronise(self.database)
+                slots = self.threads if self.options.activities else 0
+                self.id = workers.register(
+                    self.database, queues=self.queues, slots=slots, lease=self.lease, version=self.options.version
+                )
+                leftovers.wake_blocked(self.database, clock.now())
+            except DATABASE_ERRORS as error:
+                logger.warning("cannot register yet, trying again in %g s: %s", pause, " ".join(str(error).split()))
+                self.database.connection.close()
+                if self._exit_now.wait(pause) or self._stopping:
+                    raise Interrupted from error
+                pause = min(pause * 2, 5.0)
+            else:
+                logger.info("worker %s ready on %s, %s threads", self.id, ", ".join(self.queues), self.threads)
+                return
+
+    def _serve(self, loop: TurnLoop, upkeep: Upkeep, committer: Committer) -> None:
+        is_sqlite = self.database.connection.vendor == "sqlite"
+        quiet_since: float | None = None
+        while not self._stopping:
+            busy = self._attempt(loop, upkeep, committer)
+            if busy:
+                quiet_since = None
+                if is_sqlite:
+                    time.sleep(_SQLITE_PAUSE)
+                continue
+            if self.options.burst and loop.is_idle:
+                # Two empty polls some time apart: a row that committed late is found by the second.
+                quiet_since = quiet_since or time.monotonic()
+                if time.monotonic() - quiet_since > 0.3:
+                    return
+                loop.finder.hint()
+                time.sleep(0.05)
+                continue
+            loop.wait(upkeep.next_due)
+
+    def _attempt(self, loop: TurnLoop, upkeep: Upkeep, committer: Committer) -> bool:
+        """Do upkeep and a turn; a database that fails meanwhile is waited for."""
+        try:
+            upkeep.tick()
+            return loop.turn()
+        except DATABASE_ERRORS as error:
+            committer.recover(error, 0.2)
+            return False
+
+    def _drain(self, loop: TurnLoop, upkeep: Upkeep, committer: Committer) -> None:
+        """Finish what runs, within the grace period; then free what is owned and retire."""
+        loop.draining = True
+        ends = time.monotonic() + self.grace.total_seconds()
+        running = len(loop.pool) if loop.pool is not None else 0
+        if running:
+            logger.info(
+                "worker %s stops; %s running activities have %g s to finish",
+                self.id,
+                running,
+                self.grace.total_seconds(),
+            )
+        while not loop.is_idle and time.monotonic() < ends and not self._exit_now.is_set():
+            if not self._attempt(loop, upkeep, committer):
+                loop.wait(min(ends, time.monotonic() + 0.2))
+        if not self._exit_now.is_set():
+            committer.commit(TurnBatch(releases=[held.chain for held in loop.cache]))
+        workers.retire(self.database, self.id)
+        workers.hand_back(self.database)
+        done = loop.statistics
+        logger.info(
+            "worker %s stopped after %s activities, %s steps in %s turns, %s instances closed",
+            self.id, done.attempts, done.steps, done.turns, done.closed,
+        )  # fmt: skip
