@@ -180,7 +180,7 @@ def display_activity(
     elif task.available_at > now:
         state = _("Next attempt %(time)s") % {"time": relative_time(task.available_at, now)}
     else:
-        state = _("Waiting for a worker since %(duration)s") % {"duration": format_duration(now - task.available_at)}
+        state = _("Waiting for a worker for %(duration)s") % {"duration": format_duration(now - task.available_at)}
     return ActivityDisplay(
         command=task.command,
         name=task.name,
