@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""Django's command line for working on django_workflows itself; the settings are those of the tests."""
+"""Django's command line, for the example project; the tests name their own settings."""
 
 import os
 import sys
 
 
 def main() -> None:
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "example_project.settings")
     from django.core.management import execute_from_command_line
 
     execute_from_command_line(sys.argv)

@@ -60,6 +60,7 @@ class Worker:
         size = options.sticky_cache_size
         self.cache_size = settings.sticky_cache_size if size is None else size
         self.ready = threading.Event()
+        self.stopped = threading.Event()
         self.id = 0
         self._mailbox: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._stopping = False
@@ -96,6 +97,7 @@ class Worker:
         finally:
             watch.stop()
             self.database.connection.close()
+            self.stopped.set()
 
     # One incarnation: a worker row from registration to death
 

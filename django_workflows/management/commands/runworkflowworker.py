@@ -1,0 +1,142 @@
+"""`manage.py runworkflowworker`: run a worker until it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+from django.utils.autoreload import DJANGO_AUTORELOAD_ENV, run_with_reloader
+
+from django_workflows.conf import get_settings
+from django_workflows.worker.processes import run_processes
+from django_workflows.worker.worker import Worker, WorkerOptions
+
+_LEVELS = {0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG, 3: logging.DEBUG}
+
+
+class Command(BaseCommand):
+    help = "Runs workflows and activities until it is stopped: SIGTERM drains, a second one exits at once."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        defaults = get_settings()
+        parser.add_argument("--queue", action="append", dest="queues", metavar="NAME",
+                            help=f"serve this queue; repeatable; default: {defaults.default_queue}")  # fmt: skip
+        parser.add_argument("--threads", type=_positive, default=defaults.threads,
+                            help="sync activities at a time in each process; default: %(default)s")  # fmt: skip
+        parser.add_argument("--processes", type=_positive, default=1,
+                            help="worker processes; a process that dies is replaced; default: %(default)s")  # fmt: skip
+        kind = parser.add_mutually_exclusive_group()
+        kind.add_argument("--workflow-only", action="store_true", help="run workflow code, leave activities to others")
+        kind.add_argument("--activity-only", action="store_true", help="run activities, leave workflow code to others")
+        parser.add_argument("--burst", action="store_true", help="exit when there is nothing left to do now")
+        parser.add_argument("--grace", type=float, metavar="SECONDS",
+                            help="how long a drain waits for running activities; default: the SHUTDOWN_GRACE setting")  # fmt: skip
+        reload = parser.add_mutually_exclusive_group()
+        reload.add_argument("--reload", action="store_true", dest="reload", default=None,
+                            help="restart when code changes; default: on with DEBUG, off otherwise")  # fmt: skip
+        reload.add_argument("--no-reload", action="store_false", dest="reload")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        _log_to_terminal(_LEVELS[options["verbosity"]])
+        reload = options["reload"]
+        if reload is None:
+            reload = settings.DEBUG and not options["burst"] and options["processes"] == 1
+        if options["processes"] > 1:
+            if reload:
+                raise CommandError("--reload restarts one process: expected --processes 1 with it")
+            sys.exit(run_processes(options["processes"], sys.argv))
+        worker = Worker(_worker_options(options))
+        if reload:
+            _run_reloading(worker)
+        else:
+            with _stopped_by_signals(worker):
+                worker.run()
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
+
+
+def _worker_options(options: dict[str, Any]) -> WorkerOptions:
+    grace = options["grace"]
+    return WorkerOptions(
+        queues=options["queues"] or (),
+        threads=options["threads"],
+        workflows=not options["activity_only"],
+        activities=not options["workflow_only"],
+        burst=options["burst"],
+        grace=None if grace is None else timedelta(seconds=grace),
+    )
+
+
+def _run_reloading(worker: Worker) -> None:
+    """Run under Django's autoreloader, which runs the worker in a thread: signals are caught in the main one first."""
+    import os
+
+    if os.environ.get(DJANGO_AUTORELOAD_ENV) != "true":
+        run_with_reloader(worker.run)
+        return
+    handler = _stop_handler(worker, exit_after=True)
+    signal.signal(signal.SIGTERM, handler)
+    run_with_reloader(worker.run)
+
+
+@contextmanager
+def _stopped_by_signals(worker: Worker) -> Iterator[None]:
+    """Drain on the first SIGTERM or SIGINT, exit on the second; restores the handlers, for `call_command` in tests."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = _stop_handler(worker)
+    previous = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, old in previous.items():
+            signal.signal(number, old)
+
+
+def _stop_handler(worker: Worker, *, exit_after: bool = False) -> Any:
+    received = []
+
+    def handle(number: int, frame: Any) -> None:
+        received.append(number)
+        worker.stop()
+        if len(received) > 1:
+            # At once: what this process holds is taken over by others when its lease runs out.
+            import os
+
+            os._exit(1)
+        if exit_after:
+            threading.Thread(target=_exit_when_stopped, args=(worker,), daemon=True).start()
+
+    return handle
+
+
+def _exit_when_stopped(worker: Worker) -> None:
+    import os
+
+    worker.stopped.wait()
+    os._exit(0)
+
+
+def _log_to_terminal(level: int) -> None:
+    """Print the package's log lines unless the project has configured logging for them."""
+    logger = logging.getLogger("django_workflows")
+    if not logger.hasHandlers():
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
+        logger.addHandler(handler)
+        logger.setLevel(level)
