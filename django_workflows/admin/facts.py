@@ -33,7 +33,7 @@ def instance_facts(
     facts = [
         *_identity(site, instance),
         *_times(instance, live, now),
-        *_ownership(live, workers),
+        *_ownership(instance.queue, live, workers),
         (_("Subject"), _subject(model_admin.admin_site, request, instance)),
         *_relatives(site, instance),
     ]
@@ -54,22 +54,25 @@ def _identity(site: str, instance: Any) -> list[Fact]:
 
 def _times(instance: Any, live: queries.LiveRows, now: datetime) -> list[Fact]:
     closed_at = instance.closed_at
-    retries = [timer.wake_at for timer in live.timers if timer.command == queries.BLOCKED_RETRY]
     return [
         (_("Created"), time_tag(instance.created_at, relative_time(instance.created_at, now))),
         (_("Closed"), time_tag(closed_at, relative_time(closed_at, now)) if closed_at else ""),
         (_("Duration"), format_duration((closed_at or now) - instance.created_at)),
         (_("History length"), str(instance.events)),
-        (_("Next try"), time_tag(retries[0], relative_time(retries[0], now)) if retries else ""),
+        (_("Next try"), time_tag(live.next_try, relative_time(live.next_try, now)) if live.next_try else ""),
     ]
 
 
-def _ownership(live: queries.LiveRows, workers: queries.Workers) -> list[Fact]:
+def _ownership(queue: str, live: queries.LiveRows, workers: queries.Workers) -> list[Fact]:
     row = live.open_row
     if row is None:
         return []
+    if row.owner_id is not None:
+        holder = workers.name(row.owner_id)
+    else:
+        holder = "" if queue in workers.queues else _("nobody: no worker serves its queue")
     return [
-        (_("Held by"), workers.name(row.owner_id) if row.owner_id is not None else ""),
+        (_("Held by"), holder),
         (_("Crashed claims"), str(row.crashes or "")),
         (_("Failed steps in a row"), str(row.blocks or "")),
     ]

@@ -59,9 +59,9 @@ def payload_panels(instance: WorkflowInstance, can_view_payload: bool) -> dict[s
 
 def live_panels(live: queries.LiveRows, workers: queries.Workers, now: datetime) -> dict[str, Any]:
     return {
-        "activities": [display_activity(task, workers.served_queues, workers.name, now) for task in live.activities],
+        "activities": [display_activity(task, workers.activity_queues, workers.name, now) for task in live.activities],
         "more_activities": live.more_activities,
-        "timers": [display_timer(timer, now) for timer in live.timers if timer.command != queries.BLOCKED_RETRY],
+        "timers": [display_timer(timer, now) for timer in live.timers],
         "more_timers": live.more_timers,
         "unread": [display_message(row) for row in live.messages],
         "more_messages": live.more_messages,

@@ -15,22 +15,26 @@ from django.utils.translation import gettext as _
 # What one panel or one history row shows at most; also what the queries fetch at most.
 PAYLOAD_LIMIT = 64 * 1024
 PREVIEW_LENGTH = 80
+DEPTH_LIMIT = 100
 FAILURE_LIMIT = 20
+
+# The closing quote is optional, so that garbage takes no longer than JSON.
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"?')
 
 # The leading fields of an event as the codec writes them: readable also where the data is cut off.
 _EVENT_HEAD = re.compile(
-    r'\{(?:"command":(?P<command>\d{1,10}))?(?:,"fire_at":"[^"]*")?,?(?:"name":(?P<name>"(?:[^"\\]|\\.)*"))?'
+    r'\{(?:"command":(?P<command>\d{1,10})(?=[,}]))?(?:,"fire_at":"[^"]*")?,?(?:"name":(?P<name>"(?:[^"\\]|\\.)*"))?'
 )
 
 
 @dataclass(frozen=True)
 class PayloadDisplay:
-    """A stored payload: indented where it is JSON, else as it is."""
+    """A stored payload: indented where it is JSON and not nested too deeply, else as it is."""
 
     text: str
     preview: str
     length: int  # in characters, of all that is stored
-    is_json: bool
+    is_indented: bool
     is_truncated: bool
 
 
@@ -46,19 +50,31 @@ def display_payload(text: str | None, length: int | None = None) -> PayloadDispl
         text=shown if pretty is None else pretty,
         preview=shown if len(shown) <= PREVIEW_LENGTH else shown[:PREVIEW_LENGTH] + "…",
         length=length,
-        is_json=pretty is not None,
+        is_indented=pretty is not None,
         is_truncated=is_truncated,
     )
 
 
 def _indent(text: str) -> str | None:
+    if _depth(text) > DEPTH_LIMIT:
+        return None
     # Formats without decoding: numbers, key order and repeated keys stay as they are stored.
     try:
         pretty = msgspec.json.format(text, indent=2)
-    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+    except (msgspec.DecodeError, RecursionError):
         return None
-    # Deep nesting makes indentation grow with the square of the length.
-    return pretty if len(pretty) <= 4 * PAYLOAD_LIMIT else text
+    return pretty if len(pretty) <= 4 * PAYLOAD_LIMIT else None
+
+
+def _depth(text: str) -> int:
+    """Return how deep JSON text nests: indentation grows with the product of depth and length."""
+    if text.count("[") + text.count("{") <= DEPTH_LIMIT:
+        return 0
+    depth = deepest = 0
+    for bracket in re.findall(r"[\[\]{}]", _STRING.sub("", text)):
+        depth += 1 if bracket in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def display_attributes(attributes: object) -> str:

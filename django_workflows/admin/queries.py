@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -23,9 +23,9 @@ from django_workflows.models import (
     WorkflowInstance,
 )
 from django_workflows.store.keys import MAX_LENGTH, key_of
+from django_workflows.store.rows import RETRY_COMMAND
 
 ROW_LIMIT = 100
-BLOCKED_RETRY = 0  # the command number of the timer that tries a blocked instance again
 HEAD_LENGTH = 1000
 
 
@@ -89,6 +89,7 @@ class LiveRows:
     """What an open instance has at work, waits for and has not read; `more_*` tells of rows left out."""
 
     open_row: OpenInstance | None = None
+    next_try: datetime | None = None  # of a blocked instance
     activities: Sequence[ActivityTask] = ()
     more_activities: bool = False
     timers: Sequence[Timer] = ()
@@ -107,12 +108,14 @@ def load_live_rows(instance: WorkflowInstance, can_view_payload: bool) -> LiveRo
         return LiveRows()  # what a closed instance left behind waits for nothing
     database = instance._state.db
     tasks = ActivityTask.objects.using(database).filter(instance_id=instance.pk).order_by("command")
-    timers = Timer.objects.using(database).filter(instance_id=instance.pk).order_by("fire_at", "command")
+    timers = Timer.objects.using(database).filter(instance_id=instance.pk)
+    retries = timers.filter(command=RETRY_COMMAND).values_list("wake_at", flat=True)
     activities, more_activities = first_rows(tasks.defer("input", "options"))
-    waiting, more_timers = first_rows(timers)
+    waiting, more_timers = first_rows(timers.exclude(command=RETRY_COMMAND).order_by("fire_at", "command"))
     messages, more_messages = first_rows(_unread(instance, can_view_payload))
     return LiveRows(
         open_row=OpenInstance.objects.using(database).filter(instance_id=instance.pk).first(),
+        next_try=retries.first() if instance.status == InstanceStatus.BLOCKED else None,
         activities=activities,
         more_activities=more_activities,
         timers=waiting,
@@ -139,9 +142,10 @@ def history(instance: WorkflowInstance, can_view_payload: bool) -> QuerySet[Any,
 
 @dataclass(frozen=True)
 class Workers:
-    """The queues that somebody serves, and the names of workers that the page mentions."""
+    """Which queues live workers serve, with activity slots or at all, and the names of workers on the page."""
 
-    served_queues: frozenset[str]
+    activity_queues: frozenset[str]
+    queues: frozenset[str]
     names: dict[int, str]
 
     def name(self, worker_id: int | None) -> str:
@@ -154,8 +158,15 @@ def load_workers(database: str | None, owner_ids: set[int], now: datetime) -> Wo
     is_alive = Q(state=Worker.State.ALIVE, lease_until__gte=now)
     rows = list(Worker.objects.using(database).filter(is_alive | Q(pk__in=owner_ids)))
     alive = [row for row in rows if row.state == Worker.State.ALIVE and row.lease_until >= now]
-    served = {str(queue) for row in alive if isinstance(row.queues, list) for queue in row.queues}
-    return Workers(served_queues=frozenset(served), names={row.pk: str(row) for row in rows})
+    return Workers(
+        activity_queues=_queues_of(row for row in alive if row.slots > 0),
+        queues=_queues_of(alive),
+        names={row.pk: str(row) for row in rows},
+    )
+
+
+def _queues_of(workers: Iterable[Worker]) -> frozenset[str]:
+    return frozenset(str(queue) for row in workers if isinstance(row.queues, list) for queue in row.queues)
 
 
 def is_open(instance: WorkflowInstance) -> bool:
