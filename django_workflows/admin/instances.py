@@ -13,7 +13,6 @@ from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.template.response import TemplateResponse
 from django.utils import timezone
 from django.utils.safestring import SafeString
-from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 
 from django_workflows.admin import queries
@@ -21,7 +20,7 @@ from django_workflows.admin.filters import WorkflowNameFilter
 from django_workflows.admin.instance_page import instance_page
 from django_workflows.admin.markup import status_badge, time_tag
 from django_workflows.admin.presentation import format_duration
-from django_workflows.admin.readonly import COUNT_LIMIT, STYLESHEET, ReadOnlyAdmin
+from django_workflows.admin.readonly import STYLESHEET, ReadOnlyAdmin
 from django_workflows.models import WorkflowInstance
 
 PAYLOAD_COLUMNS = ["input", "result", "failure"]
@@ -71,14 +70,6 @@ class WorkflowInstanceAdmin(ReadOnlyAdmin):
     @admin.display(description=_("events"))
     def history_events(self, instance: Any) -> int:
         return int(instance.events)
-
-    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        context = {"title": capfirst(self.opts.verbose_name_plural)} | (extra_context or {})
-        response = super().changelist_view(request, context)
-        shown = getattr(response, "context_data", None) or {}
-        if "cl" in shown and shown["cl"].result_count >= COUNT_LIMIT:
-            shown["subtitle"] = _("The newest %(count)s that match") % {"count": f"{COUNT_LIMIT:,}"}
-        return response
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None

@@ -35,8 +35,8 @@ class WorkerAdmin(ReadOnlyAdmin):
         return display_queues(worker.queues)
 
     @admin.display(description=_("lease ends"))
-    def lease(self, worker: Worker) -> SafeString:
-        return time_tag(worker.lease_until, relative_time(worker.lease_until, timezone.now()))
+    def lease(self, worker: Worker) -> str:
+        return relative_time(worker.lease_until, timezone.now())
 
     @admin.display(description=_("started"), ordering="id")
     def started(self, worker: Worker) -> SafeString:

@@ -136,7 +136,7 @@ def test_counting_stops_at_a_limit_and_the_page_says_so(viewer: Client) -> None:
     )
     with CaptureQueriesContext(connection) as queries:
         page = get(viewer)
-    assert "The newest 10,000 that match" in page
+    assert "The first 10,000 that match" in page
     [counting] = [query["sql"] for query in queries if "COUNT(" in query["sql"]]
     assert f"LIMIT {COUNT_LIMIT}" in counting
 
