@@ -78,6 +78,7 @@ INSTALLED_APPS = [
     "example_project.orders",
     "example_project.imports",
     "tests.testapp",
+    "tests.reliability",  # autodiscovered by worker processes
 ]
 MIGRATION_MODULES = {"testapp": None}  # its tables follow its models
 
@@ -104,3 +105,6 @@ TEMPLATES = [
         },
     },
 ]
+
+# Worker processes that tests start and kill take their lease from here.
+DJANGO_WORKFLOWS = {"LEASE": float(os.environ.get("LEASE", "30"))}
