@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import queue
 import threading
 import time
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
-from django.db import close_old_connections, connections, reset_queries, transaction
+from django.db import connections, reset_queries, transaction
 
 from django_workflows import registry
 from django_workflows.authoring.activity import ActivityContext, ActivityInfo, current_activity
@@ -24,6 +25,8 @@ from django_workflows.registry import ActivityDefinition
 from django_workflows.store import activities as store
 from django_workflows.store.database import Database
 from django_workflows.store.work import ClaimedTask, TaskKey
+
+logger = logging.getLogger("django_workflows.worker")
 
 # How much work, in seconds of this pool's time, may be leased ahead of a free thread.
 _LEAD = 0.1
@@ -54,6 +57,7 @@ class Attempt:
     started: bool = False
     deadline: float | None = None
     coroutine_task: asyncio.Task[None] | None = None
+    is_in_thread: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -78,6 +82,9 @@ class ActivityPool:
         self._loop_thread: threading.Thread | None = None
         self._async_limit = get_settings().async_activities
         self._async_seen = False
+        self._stuck = 0  # threads that still run an abandoned attempt
+        self._stuck_lock = threading.Lock()
+        self._stopped = False
         self._mean_seconds = 1.0  # of recent sync attempts; starts pessimistic, so that nothing is leased ahead
 
     def start(self) -> None:
@@ -87,6 +94,10 @@ class ActivityPool:
             self._workers.append(thread)
 
     def stop(self) -> None:
+        """Take no more reports; attempts that still run are told that they are cancelled."""
+        self._stopped = True
+        for attempt in list(self._attempts.values()):
+            self._abandon(attempt)
         for _ in self._workers:
             self._queue.put(None)
         if self._loop is not None:
@@ -106,12 +117,12 @@ class ActivityPool:
         pace: quick activities never wait for a claim, slow ones stay free for other workers.
         """
         asynchronous = (
-            sum(attempt.definition.is_async for attempt in self._attempts.values()) if self._async_seen else 0
+            sum(attempt.definition.is_async for attempt in list(self._attempts.values())) if self._async_seen else 0
         )
         if is_async:
             return self._async_limit - asynchronous
         ahead = min(_MOST_AHEAD, int(self.threads * _LEAD / max(self._mean_seconds, 1e-6)))
-        return self.threads + ahead - (len(self._attempts) - asynchronous)
+        return self.threads + ahead - (len(self._attempts) - asynchronous) - self._stuck
 
     def submit(self, task: ClaimedTask, definition: ActivityDefinition) -> None:
         info = ActivityInfo(
@@ -139,15 +150,16 @@ class ActivityPool:
             if attempt.deadline is not None and attempt.deadline <= now:
                 limit = attempt.task.options["start_to_close"]
                 error = ActivityTimeout(
-                    f"{attempt.task.name}, attempt {attempt.task.attempt}, ran longer than its start_to_close_timeout of "
-                    f"{limit:g} s"
+                    f"{attempt.task.name}, attempt {attempt.task.attempt}, ran longer than its start_to_close_timeout "
+                    f"of {limit:g} s"
                 )
                 self._finish(attempt, AttemptResult(attempt.task, error=error))
                 self._abandon(attempt)
 
     def next_deadline(self) -> float | None:
         """Return the monotonic time of the next timeout, None without one."""
-        return min((a.deadline for a in self._attempts.values() if a.deadline is not None), default=None)
+        # A copy: the pool's threads remove attempts meanwhile.
+        return min((a.deadline for a in list(self._attempts.values()) if a.deadline is not None), default=None)
 
     def take_back(self, waited: float) -> list[ClaimedTask]:
         """Remove the attempts that have waited for a thread longer than this, so that other workers can run them."""
@@ -157,28 +169,37 @@ class ActivityPool:
             with attempt.lock:
                 if not attempt.started and not attempt.definition.is_async and now - attempt.queued_at >= waited:
                     attempt.started = True
-                    del self._attempts[attempt.task.key]
-                    taken.append(attempt.task)
+                    if self._attempts.pop(attempt.task.key, None) is attempt:
+                        taken.append(attempt.task)
         return taken
 
     def _abandon(self, attempt: Attempt) -> None:
-        attempt.context.cancelled.set()
         with attempt.lock:
             attempt.started = True  # one that still waits for a thread never starts
-        if attempt.coroutine_task is not None and self._loop is not None:
-            self._loop.call_soon_threadsafe(attempt.coroutine_task.cancel)
+            if attempt.is_in_thread and not attempt.context.cancelled.is_set():
+                self._count_stuck(1)
+            attempt.context.cancelled.set()
+        if attempt.definition.is_async and self._loop is not None:
+            self._loop.call_soon_threadsafe(_cancel_coroutine, attempt)
 
     def _finish(self, attempt: Attempt, result: AttemptResult) -> None:
-        """Report a result unless the attempt has left the pool meanwhile."""
-        if self._attempts.get(attempt.task.key) is attempt:
+        """Report a result unless the attempt has left the pool meanwhile; its end and its timeout may race."""
+        with attempt.lock:
+            if self._stopped or self._attempts.get(attempt.task.key) is not attempt:
+                return
             del self._attempts[attempt.task.key]
-            self._report(result)
+        self._report(result)
+
+    def _count_stuck(self, change: int) -> None:
+        with self._stuck_lock:
+            self._stuck += change
 
     def _begin(self, attempt: Attempt) -> bool:
         with attempt.lock:
             if attempt.started:
                 return False
             attempt.started = True
+            attempt.is_in_thread = not attempt.definition.is_async
         limit = attempt.task.options.get("start_to_close")
         if limit is not None:
             attempt.deadline = time.monotonic() + limit
@@ -194,7 +215,14 @@ class ActivityPool:
                 result = contextvars.Context().run(self._run_sync, attempt)
                 self._mean_seconds += 0.1 * (time.monotonic() - started - self._mean_seconds)
                 self._finish(attempt, result)
+                self._leave_thread(attempt)
         connections.close_all()
+
+    def _leave_thread(self, attempt: Attempt) -> None:
+        with attempt.lock:
+            attempt.is_in_thread = False
+            if attempt.context.cancelled.is_set():
+                self._count_stuck(-1)
 
     def _run_sync(self, attempt: Attempt) -> AttemptResult:
         task, definition = attempt.task, attempt.definition
@@ -236,6 +264,12 @@ class ActivityPool:
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_forever()
+            pending = asyncio.all_tasks(self._loop)
+            for task in pending:
+                task.cancel()
+            if pending:
+                # Their clean-up closes their threads and connections.
+                self._loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
         finally:
             self._loop.close()
 
@@ -261,10 +295,20 @@ class ActivityPool:
         self._finish(attempt, result)
 
 
+def _cancel_coroutine(attempt: Attempt) -> None:
+    """Runs on the loop, after the callback that creates the task: an attempt cannot slip through between the two."""
+    if attempt.coroutine_task is not None:
+        attempt.coroutine_task.cancel()
+
+
 def _freshen_connections() -> None:
     """Do what a request's start and end do: drop broken and outlived connections, forget logged queries."""
-    close_old_connections()
     reset_queries()
+    for connection in connections.all(initialized_only=True):
+        try:
+            connection.close_if_unusable_or_obsolete()
+        except Exception as error:  # it is closed all the same, and this thread must live on
+            logger.warning("closing a broken connection to %r failed: %s", connection.alias, error)
 
 
 def known_names(*, is_async: bool) -> list[str]:
