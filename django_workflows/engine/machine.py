@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from django_workflows.exceptions import NondeterminismError
+from django_workflows.exceptions import ActivityError, NondeterminismError
 from django_workflows.failures import Failure
 
 from . import events as ev
@@ -410,7 +410,7 @@ class Machine:
         if isinstance(error, ContinueAsNewRequest):
             task.exception()
             self._continue_as_new = error
-        elif error is not None and task is not self._main and self._outcome is None:
+        elif error is not None and task is not self._main and not self._cancelled_rest:
             self._failed_tasks.append(task)
 
     def unhandled(self, message: str, exception: BaseException | None) -> None:
@@ -421,9 +421,9 @@ class Machine:
 
 def _raisable(failure: Failure) -> BaseException:
     error = failure.rebuild()
-    # A future refuses StopIteration, and a CancelledError would look like a cancelled future.
-    if isinstance(error, StopIteration):
-        return RuntimeError(f"StopIteration: {error}")
+    # A future refuses StopIteration, and a CancelledError would look like a cancellation of the workflow's own.
+    if isinstance(error, StopIteration | asyncio.CancelledError):
+        return ActivityError(failure.type, failure.message, failure.format())
     return error
 
 
