@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -40,6 +41,23 @@ class RecordedEvent(NamedTuple):
     type: str
     time: datetime
     data: dict[str, Any]
+
+
+class _Wait:
+    """The pauses of one wait: short at first, none beyond its end."""
+
+    def __init__(self, timeout: float | None) -> None:
+        self.timeout = timeout
+        self._ends = None if timeout is None else time.monotonic() + timeout
+        self._pause = _FIRST_LOOK
+
+    @property
+    def is_over(self) -> bool:
+        return self._ends is not None and time.monotonic() >= self._ends
+
+    def next_pause(self) -> float:
+        pause, self._pause = self._pause, min(self._pause * 1.5, _LONGEST_PAUSE)
+        return pause if self._ends is None else max(0.0, min(pause, self._ends - time.monotonic()))
 
 
 class WorkflowHandle(Generic[R]):
@@ -84,27 +102,18 @@ class WorkflowHandle(Generic[R]):
         WorkflowCancelled or WorkflowTerminated for an instance that closed that way, InstanceNotFound, and
         ResultInTransactionError where the wait would be for a commit of the caller's own.
         """
-        ends = None if timeout is None else time.monotonic() + timeout
-        pause = _FIRST_LOOK
-        while True:
-            row = self.describe()
-            if row.status == InstanceStatus.CONTINUED_AS_NEW:
-                row = self._last_of_chain(row)
-            if InstanceStatus(row.status).is_closed:
-                return self._result_of(row)
-            if self._database.connection.in_atomic_block:
-                raise ResultInTransactionError(
-                    f"result() of {self.instance_id!r} was called inside an open transaction: no worker sees the start "
-                    "before this transaction commits, so the wait would never end; call it after the commit"
-                )
-            if ends is not None and time.monotonic() >= ends:
-                raise TimeoutError(f"instance {self.instance_id!r} is still {row.status} after {timeout:g} s")
-            time.sleep(pause if ends is None else max(0.0, min(pause, ends - time.monotonic())))
-            pause = min(pause * 1.5, _LONGEST_PAUSE)
+        wait = _Wait(timeout)
+        while (closed := self._closed_row(wait)) is None:
+            time.sleep(wait.next_pause())
+        return self._result_of(closed)
 
     async def aresult(self, timeout: float | None = None) -> R:
-        """Wait for the result from async code; holds a thread while it waits."""
-        return await sync_to_async(self.result, thread_sensitive=False)(timeout)
+        """Wait for the result from async code; see `result`."""
+        wait = _Wait(timeout)
+        # On the caller's own connection, and holding no thread between two looks.
+        while (closed := await sync_to_async(self._closed_row)(wait)) is None:
+            await asyncio.sleep(wait.next_pause())
+        return await sync_to_async(self._result_of)(closed)
 
     def signal(self, signal: Signal[T] | str, value: T | Any = None) -> None:
         """Send a signal in the caller's transaction; raises InstanceNotFound, InstanceNotRunning, PayloadError."""
@@ -159,6 +168,22 @@ class WorkflowHandle(Generic[R]):
     async def aremove(self) -> None:
         """Remove from async code."""
         await sync_to_async(self.remove)()
+
+    def _closed_row(self, wait: _Wait) -> WorkflowInstance | None:
+        """Return the last execution's row once it is closed, None while waiting for it makes sense."""
+        row = self.describe()
+        if row.status == InstanceStatus.CONTINUED_AS_NEW:
+            row = self._last_of_chain(row)
+        if InstanceStatus(row.status).is_closed:
+            return row
+        if self._database.connection.in_atomic_block:
+            raise ResultInTransactionError(
+                f"result() of {self.instance_id!r} was called inside an open transaction: no worker sees the start "
+                "before this transaction commits, so the wait would never end; call it after the commit"
+            )
+        if wait.is_over:
+            raise TimeoutError(f"instance {self.instance_id!r} is still {row.status} after {wait.timeout:g} s")
+        return None
 
     def _last_of_chain(self, row: WorkflowInstance) -> WorkflowInstance:
         chain = WorkflowInstance.objects.using(self._database.alias).filter(chain_id=row.chain)

@@ -47,7 +47,7 @@ def park_blocked(database: Database, rows: list[InboxRow]) -> None:
 
 
 def sweep(database: Database) -> int:
-    """Delete activity tasks and timers whose execution is not open any more; return how many."""
+    """Delete activity tasks, timers and parked inbox rows whose execution is not open any more; return how many."""
     opened = OpenInstance.objects.using(database.alias).filter(instance_id=OuterRef("instance_id"))
     removed = 0
     for model in (ActivityTask, Timer):
@@ -56,7 +56,17 @@ def sweep(database: Database) -> int:
             keys = [key for (key,) in rows.select_for_update(skip_locked=True).values_list("pk")[:_SWEEP]]
             if keys:
                 removed += model._default_manager.using(database.alias).filter(pk__in=keys).delete()[0]
-    return removed
+    return removed + _sweep_parked(database)
+
+
+def _sweep_parked(database: Database) -> int:
+    """Delete what was parked while its instance was blocked and then terminated: no poll meets these rows."""
+    opened = OpenInstance.objects.using(database.alias).filter(chain_id=OuterRef("chain_id"))
+    inbox = InboxEvent.objects.using(database.alias)
+    rows = inbox.filter(~Exists(opened), queue__isnull=True).exclude(type="SignalReceived")
+    with database.atomic():
+        keys = list(rows.select_for_update(skip_locked=True).values_list("pk", flat=True)[:_SWEEP])
+        return inbox.filter(pk__in=keys).delete()[0] if keys else 0
 
 
 def wake_blocked(database: Database, now: object) -> int:

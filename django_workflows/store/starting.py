@@ -66,12 +66,15 @@ def start(database: Database, new: NewInstance, on_conflict: str) -> WorkflowIns
             if existing is not None and on_conflict != "terminate_existing":
                 return _existing_or_raise(database, existing, row, on_conflict)
         row.save(using=database.alias, force_insert=True)
-        if not _insert_open(database, row):
-            if on_conflict != "terminate_existing":
-                # Somebody else won since we looked. The caller's transaction goes on, so take the insert back.
+        while not _insert_open(database, row):
+            # Somebody else won since we looked; the insert is tried again where the winner has closed meanwhile.
+            if on_conflict == "terminate_existing":
+                if _replace_open(database, row):
+                    break
+            elif (winner := _find_winner(database, row.instance_key)) is not None:
+                # The caller's transaction goes on, so take the insert back.
                 WorkflowInstance.objects.using(database.alias).filter(pk=row.pk).delete()
-                return _existing_or_raise(database, _find_winner(database, row.instance_key), row, on_conflict)
-            _replace_open(database, row)
+                return _existing_or_raise(database, winner, row, on_conflict)
         _inbox([row], database)
     return row
 
@@ -149,36 +152,29 @@ def _find_winner(database: Database, key: str) -> OpenInstance | None:
 
 def _insert_open(database: Database, row: WorkflowInstance) -> bool:
     """Insert the open row; return False when its key is taken, leaving the caller's transaction usable."""
-    if database.connection.vendor == "postgresql":
-        with database.cursor() as cursor:
-            cursor.execute(
-                f"INSERT INTO {OpenInstance._meta.db_table} (open_key, chain_id, instance_id, queue, history_length, "
-                "crashes, blocks) VALUES (%s, %s, %s, %s, 0, 0, 0) ON CONFLICT (open_key) DO NOTHING",
-                [row.instance_key, row.chain, row.pk, row.queue],
-            )
-            return bool(cursor.rowcount == 1)
-    try:
-        # Not INSERT IGNORE, which truncates silently, and no upsert, which locks the live row.
-        _open_row(row).save(using=database.alias, force_insert=True)
-    except IntegrityError:
-        database.connection.needs_rollback = False  # a failed INSERT undoes only itself on these vendors
+    columns = ("open_key", "chain_id", "instance_id", "queue", "history_length", "crashes", "blocks")
+    values = (row.instance_key, row.chain, row.pk, row.queue, 0, 0, 0)
+    with database.cursor() as cursor:
+        return database.dialect.insert_if_absent(cursor, OpenInstance, columns, values)
+
+
+def _replace_open(database: Database, row: WorkflowInstance) -> bool:
+    """Terminate the open execution and give its open row to the new one; return False when it has just closed."""
+    open_rows = OpenInstance.objects.using(database.alias).filter(pk=row.instance_key)
+    existing = open_rows.select_for_update().first()
+    if existing is None:
         return False
+    closing.close_terminated(database, existing, reason="replaced by a new start with on_conflict='terminate_existing'")
+    open_rows.update(
+        chain_id=row.chain, instance_id=row.pk, queue=row.queue, owner_id=None, history_length=0, crashes=0, blocks=0
+    )
     return True
 
 
-def _replace_open(database: Database, row: WorkflowInstance) -> None:
-    """Terminate the open execution and give its open row to the new one."""
-    existing = OpenInstance.objects.using(database.alias).select_for_update().get(pk=row.instance_key)
-    closing.close_terminated(database, existing, reason="replaced by a new start with on_conflict='terminate_existing'")
-    OpenInstance.objects.using(database.alias).filter(pk=existing.pk).update(
-        chain_id=row.chain, instance_id=row.pk, queue=row.queue, owner_id=None, history_length=0, crashes=0, blocks=0
-    )
-
-
 def _existing_or_raise(
-    database: Database, existing: OpenInstance | None, row: WorkflowInstance, on_conflict: str
+    database: Database, existing: OpenInstance, row: WorkflowInstance, on_conflict: str
 ) -> WorkflowInstance:
-    if on_conflict == "use_existing" and existing is not None:
+    if on_conflict == "use_existing":
         return WorkflowInstance.objects.using(database.alias).get(pk=existing.instance_id)
     raise _already_open(row, "pass on_conflict='use_existing' or 'terminate_existing' to using() to change that")
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+from django.db import connections
 
 from django_workflows.models import ActivityTask, HistoryEvent, InboxEvent, OpenInstance, Timer, WorkflowInstance
 from django_workflows.store import claims, leftovers
@@ -80,3 +84,20 @@ def _check_inbox(open_chains: set[int], chains: set[int]) -> None:
         assert row.chain_id in chains, f"inbox row {row.type} of an instance that does not exist"
         # A signal that came too late stays, to be seen; anything else would be garbage.
         assert row.chain_id in open_chains or row.type == "SignalReceived", f"inbox row {row.type} of a closed instance"
+
+
+def in_threads(*calls: Callable[[], T]) -> list[T | BaseException]:
+    """Make the calls at the same time, each on a connection of its own; return their results or errors in order."""
+    barrier = threading.Barrier(len(calls))
+
+    def run(call: Callable[[], T]) -> T | BaseException:
+        try:
+            barrier.wait(timeout=10)
+            return call()
+        except BaseException as error:
+            return error
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(run, calls))

@@ -69,6 +69,19 @@ class Dialect:
             f"INSERT INTO {model._meta.db_table} ({', '.join(columns)}) VALUES ({places})", [tuple(row) for row in rows]
         )
 
+    def insert_if_absent(self, cursor: CursorWrapper, model: type[Model], columns: Sequence[str], values: Row) -> bool:
+        """Insert one row unless its primary key, the first column, is taken; return whether it was inserted.
+
+        Waits for another transaction that has inserted the key and not ended. The caller's transaction stays usable.
+        """
+        places = ", ".join(["%s"] * len(columns))
+        cursor.execute(
+            f"INSERT INTO {model._meta.db_table} ({', '.join(columns)}) VALUES ({places}) "
+            f"ON CONFLICT ({columns[0]}) DO NOTHING",
+            list(values),
+        )
+        return bool(cursor.rowcount == 1)
+
     def delete(
         self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], keys: Sequence[Key], where: str = ""
     ) -> int:

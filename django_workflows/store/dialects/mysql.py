@@ -29,6 +29,19 @@ class VendorDialect(Dialect):
         else:
             cursor.execute(f"SET SESSION wait_timeout = {max(1, int(lease_seconds))}")
 
+    def insert_if_absent(self, cursor: CursorWrapper, model: type[Model], columns: Sequence[str], values: Row) -> bool:
+        # A plain INSERT that meets its key takes a shared lock. Two that waited for one row would both have it, and
+        # deadlock as soon as one goes on to write the row; this form takes the exclusive lock at once. INSERT IGNORE
+        # would truncate silently. The row count is 1 either way, so the unique second column tells who is there.
+        table, key, second = model._meta.db_table, columns[0], columns[1]
+        places = ", ".join(["%s"] * len(columns))
+        cursor.execute(
+            f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places}) ON DUPLICATE KEY UPDATE {key} = {key}",
+            list(values),
+        )
+        cursor.execute(f"SELECT {second} FROM {table} WHERE {key} = %s FOR UPDATE", [values[0]])
+        return bool(cursor.fetchone()[0] == values[1])
+
     def delete(
         self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], keys: Sequence[Key], where: str = ""
     ) -> int:
