@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,9 +199,9 @@ class Demo:
         from .imports.models import Airport
         from .orders.models import GatewayCharge, Order
 
-        statuses = Counter(order.get_status_display() for order in Order.objects.all())
+        statuses = Counter(order.get_status_display().lower() for order in Order.objects.all())
         attempts = sorted(GatewayCharge.objects.filter(attempts__gt=0).values_list("attempts", flat=True))
-        rows: list[tuple[str, object]] = [(f"orders {status}", count) for status, count in statuses.most_common()]
+        rows: list[tuple[str, object]] = [(f"orders: {status}", count) for status, count in statuses.most_common()]
         rows += [
             ("airports", f"{Airport.objects.count():,}"),
             ("payment attempts", f"{sum(attempts)} for {len(attempts)} payments (most for one: {attempts[-1]})"),
@@ -227,9 +228,11 @@ class Demo:
         from .imports.models import ImportJob
         from .orders.models import Order
 
-        orders = Counter(order.get_status_display() for order in Order.objects.all())
+        orders = Counter(order.get_status_display().lower() for order in Order.objects.all())
         job = ImportJob.objects.first()
-        rows = [f"import {job.pk}: {job.done:,} of {AIRPORTS:,} rows, {job.get_status_display()}"] if job else []
+        rows = (
+            [f"import {job.pk}: {job.done:,} of {AIRPORTS:,} rows, {job.get_status_display().lower()}"] if job else []
+        )
         return "; ".join([*rows, "orders: " + ", ".join(f"{count} {status}" for status, count in orders.items())])
 
     @staticmethod
@@ -246,20 +249,21 @@ def remove_earlier_run(data_dir: Path) -> None:
 def main() -> int:
     os.environ["DJANGO_SETTINGS_MODULE"] = "example_project.settings"
     import django
-    from django.conf import settings
 
-    print(
-        f"The example project, with its data in {os.path.relpath(settings.DATA_DIR)} (an earlier run's is replaced)\n"
-    )
-    remove_earlier_run(settings.DATA_DIR)
+    from .settings import DATA_DIR
+
+    data_dir = os.path.relpath(DATA_DIR)
+    print(f"The example project, with its data in {data_dir} (an earlier run's is replaced)\n", flush=True)
+    remove_earlier_run(DATA_DIR)
     django.setup()
-    demo = Demo(settings.DATA_DIR)
+    demo = Demo(DATA_DIR)
     try:
         demo.run()
-    except DemoFailed as error:
-        print(
-            f"\nDemo failed: {error}.\nThe end of {os.path.relpath(demo.log)}:\n{last_lines(demo.log)}", file=sys.stderr
-        )
+    except Exception as error:
+        if not isinstance(error, DemoFailed):
+            traceback.print_exc()
+        print(f"\nDemo failed: {error}.", file=sys.stderr)
+        print(f"The end of {os.path.relpath(demo.log)}:\n{last_lines(demo.log)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)

@@ -65,7 +65,7 @@ class WorkerProcess:
         self._log = log
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, *WORKER_COMMAND],
+                [sys.executable, *WORKER_COMMAND, "--no-reload"],  # the reloader would run it in a child process
                 cwd=ROOT,
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.DEVNULL,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.core.files.uploadedfile import UploadedFile
@@ -24,8 +24,8 @@ class UploadForm(ModelForm):
         model = ImportJob
         fields = ["file", "pause"]
 
-    def clean_file(self) -> UploadedFile:
-        file: UploadedFile = self.cleaned_data["file"]
+    def clean_file(self) -> UploadedFile[Any]:
+        file: UploadedFile[Any] = self.cleaned_data["file"]
         if file.size is None or file.size > MOST_BYTES:
             raise forms.ValidationError(f"Expected a file of at most {MOST_BYTES // 1024 // 1024} MB; split it.")
         return file

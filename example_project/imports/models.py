@@ -12,7 +12,7 @@ class ImportJob(models.Model):
 
     class Status(models.TextChoices):
         RUNNING = "running"
-        AWAITING_APPROVAL = "awaiting_approval", "awaiting approval"
+        AWAITING_APPROVAL = "awaiting_approval", "Awaiting approval"
         PUBLISHED = "published"
         DISCARDED = "discarded"
         CANCELLED = "cancelled"

@@ -25,13 +25,13 @@ class Order(models.Model):
 
     class Status(models.TextChoices):
         PLACED = "placed"
-        AWAITING_APPROVAL = "awaiting_approval", "awaiting approval"
+        AWAITING_APPROVAL = "awaiting_approval", "Awaiting approval"
         PAID = "paid"
         SHIPPED = "shipped"
         REJECTED = "rejected"
         EXPIRED = "expired"
         DECLINED = "declined"
-        PAYMENT_FAILED = "payment_failed", "payment failed"
+        PAYMENT_FAILED = "payment_failed", "Payment failed"
         CANCELLED = "cancelled"
 
     class Card(models.TextChoices):

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
-from pytest_django.fixtures import SettingsWrapper
+from pytest_django.fixtures import Settings
 
 from example_project import settings as example_settings
 from example_project.orders.models import Order, Product
 
 
 @pytest.fixture(autouse=True)
-def example(settings: SettingsWrapper, tmp_path: Path) -> None:
+def example(settings: Settings, tmp_path: Path) -> None:
     settings.ROOT_URLCONF = example_settings.ROOT_URLCONF
     settings.TEMPLATES = example_settings.TEMPLATES
     settings.MIDDLEWARE = example_settings.MIDDLEWARE

@@ -109,7 +109,14 @@ class TestImport:
 
 
 def start_worker() -> subprocess.Popen[bytes]:
-    command = [sys.executable, "manage.py", "runworkflowworker", "--settings", "tests.example.worker_settings"]
+    command = [
+        sys.executable,
+        "manage.py",
+        "runworkflowworker",
+        "--settings",
+        "tests.example.worker_settings",
+        "--no-reload",
+    ]
     return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
+from django.utils.datastructures import MultiValueDict
 
 from django_workflows import InstanceAlreadyExists
 from django_workflows.models import WorkflowInstance
@@ -93,7 +94,7 @@ class TestPages:
 
     def test_upload_of_a_huge_file_is_refused_in_the_form(self) -> None:
         file = SimpleUploadedFile("airports.csv", b"x" * (MOST_BYTES + 1), "text/csv")
-        form = UploadForm({"pause": 0}, {"file": file})
+        form = UploadForm({"pause": 0}, MultiValueDict({"file": [file]}))
         assert "at most 5 MB" in str(form.errors["file"])
 
     def test_imports_are_for_staff(self, client: Client) -> None:
@@ -115,4 +116,4 @@ class TestPages:
 
     def test_sample_can_be_downloaded(self, client: Client) -> None:
         response = client.get("/airports/sample.csv")
-        assert b"".join(response.streaming_content) == SAMPLE.read_bytes()
+        assert response.getvalue() == SAMPLE.read_bytes()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from datetime import timedelta
 
 from tests.settings import *  # noqa: F403
 
 MEDIA_ROOT = os.environ.get("EXAMPLE_MEDIA_ROOT", "")
 EMAIL_BACKEND = "django.core.mail.backends.dummy.EmailBackend"
-DJANGO_WORKFLOWS = {"LEASE": timedelta(seconds=2)}
+DJANGO_WORKFLOWS = {"LEASE": 2.0}

@@ -33,7 +33,7 @@ class Migration(migrations.Migration):
                     models.CharField(
                         choices=[
                             ("running", "Running"),
-                            ("awaiting_approval", "awaiting approval"),
+                            ("awaiting_approval", "Awaiting approval"),
                             ("published", "Published"),
                             ("discarded", "Discarded"),
                             ("cancelled", "Cancelled"),

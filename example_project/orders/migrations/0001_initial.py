@@ -82,13 +82,13 @@ class Migration(migrations.Migration):
                     models.CharField(
                         choices=[
                             ("placed", "Placed"),
-                            ("awaiting_approval", "awaiting approval"),
+                            ("awaiting_approval", "Awaiting approval"),
                             ("paid", "Paid"),
                             ("shipped", "Shipped"),
                             ("rejected", "Rejected"),
                             ("expired", "Expired"),
                             ("declined", "Declined"),
-                            ("payment_failed", "payment failed"),
+                            ("payment_failed", "Payment failed"),
                             ("cancelled", "Cancelled"),
                         ],
                         default="placed",
