@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import datetime
 
-from django_workflows.engine.events import ActivityFailed, ResultEvent
+from django_workflows.engine.events import ActivityFailed, ResultEvent, encode_event
 from django_workflows.exceptions import ActivityTimeout
 from django_workflows.failures import Failure
-from django_workflows.models import ActivityTask, InboxEvent
+from django_workflows.models import ActivityTask, InboxEvent, OpenInstance
 
 from . import claims
 from .database import Database
@@ -39,15 +39,17 @@ def complete_atomically(database: Database, worker_id: int, task: ClaimedTask, e
         database.dialect.insert(cursor, InboxEvent, _INBOX, [claims.result_row(task, event, now)])
 
 
-def find_still_leased(database: Database, worker_id: int, keys: Collection[TaskKey]) -> set[TaskKey]:
-    """Return those tasks that are still leased to this worker; the others were cancelled or lost."""
+def find_still_wanted(database: Database, worker_id: int, keys: Collection[TaskKey]) -> set[TaskKey]:
+    """Return those tasks that are still leased to this worker by an open execution."""
     if not keys:
         return set()
     key = ("instance_id", "command")
     with database.cursor() as cursor:
         rows = database.dialect.select(
-            cursor, ActivityTask, key, key, list(keys), where=f"AND t.owner_id = {worker_id:d}"
-        )
+            cursor, ActivityTask, key, key, list(keys),
+            where=f"AND t.owner_id = {worker_id:d} AND EXISTS "
+            f"(SELECT 1 FROM {OpenInstance._meta.db_table} o WHERE o.instance_id = t.instance_id)",
+        )  # fmt: skip
     return {TaskKey(*row) for row in rows}
 
 
@@ -65,7 +67,7 @@ def expire(database: Database, now: datetime) -> int:
             event = ActivityFailed(command=task.command, failure=failure)
             InboxEvent.objects.using(database.alias).create(
                 chain_id=task.chain_id, instance_id=task.instance_id, type=event.type, queue=task.workflow_queue,
-                data=claims.encode_event(event), created_at=now,
+                data=encode_event(event), created_at=now,
             )  # fmt: skip
             ActivityTask.objects.using(database.alias).filter(pk=task.pk).delete()
     return len(expired)

@@ -91,7 +91,7 @@ def claim_instances(database: Database, cursor: CursorWrapper, worker_id: int, k
     if not keys:
         return []
     rows = database.dialect.select(
-        cursor, OpenInstance, ("open_key", "crashes"), ("open_key",), keys, where="AND t.owner_id IS NULL", lock=True
+        cursor, OpenInstance, ("open_key", "crashes"), ("open_key",), keys, where="AND t.owner_id IS NULL", lock="skip"
     )
     if rows:
         changes = [(key, worker_id, crashes + 1) for key, crashes in rows]
@@ -105,7 +105,7 @@ def claim_tasks(database: Database, cursor: CursorWrapper, worker_id: int, keys:
         return []
     key = ("instance_id", "command")
     rows = database.dialect.select(
-        cursor, ActivityTask, _TASK_COLUMNS, key, keys, where="AND t.available_at IS NOT NULL", lock=True
+        cursor, ActivityTask, _TASK_COLUMNS, key, keys, where="AND t.available_at IS NOT NULL", lock="skip"
     )
     ids = _instance_ids(database, cursor, {row[0] for row in rows})
     tasks = [_task(database, row, *ids.get(row[0], ("", ""))) for row in rows]

@@ -41,10 +41,16 @@ def terminate(database: Database, instance_id: str, execution_id: str | None, re
 
     Holds the instance's open row until the caller's transaction ends: its steps wait that long, no other's do.
     """
+    seen = _open_row(database, instance_id, execution_id)
     with database.atomic():
-        open_row = _open_row(database, instance_id, execution_id, lock=True)
-        closing.close_terminated(database, open_row, reason)
-        OpenInstance.objects.using(database.alias).filter(pk=open_row.pk).delete()
+        open_rows = OpenInstance.objects.using(database.alias).filter(pk=seen.pk)
+        open_row = open_rows.select_for_update().first()
+        if open_row is not None and (execution_id is None or open_row.instance_id == seen.instance_id):
+            closing.close_terminated(database, open_row, reason)
+            open_rows.delete()
+            return
+    # Raised out here: an error that leaves an atomic block would break the caller's transaction.
+    raise InstanceNotRunning(f"expected instance {instance_id!r} to be open, it has closed at this moment")
 
 
 def _send(database: Database, instance_id: str, execution_id: str | None, event: InputEvent) -> None:
@@ -60,9 +66,8 @@ def _send(database: Database, instance_id: str, execution_id: str | None, event:
     )
 
 
-def _open_row(database: Database, instance_id: str, execution_id: str | None, *, lock: bool = False) -> OpenInstance:
-    rows = OpenInstance.objects.using(database.alias)
-    open_row = (rows.select_for_update() if lock else rows).filter(pk=key_of(instance_id)).first()
+def _open_row(database: Database, instance_id: str, execution_id: str | None) -> OpenInstance:
+    open_row = OpenInstance.objects.using(database.alias).filter(pk=key_of(instance_id)).first()
     if open_row is None or execution_id is not None:
         instance = find_instance(database, instance_id, execution_id)
         if open_row is None or open_row.instance_id != instance.pk:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Any
 
-from django.db.models import Exists, OuterRef
+from django.db.backends.utils import CursorWrapper
+from django.db.models import Model, Q
 
 from django_workflows.exceptions import InstanceNotFinished
 from django_workflows.models import (
@@ -13,7 +15,6 @@ from django_workflows.models import (
     HistoryEvent,
     InboxEvent,
     InstanceStatus,
-    OpenInstance,
     Timer,
     WorkflowInstance,
 )
@@ -21,7 +22,9 @@ from django_workflows.models import (
 from .database import Database
 from .messages import find_instance
 
-BATCH = 500
+BATCH = 500  # instances in one transaction, and
+MOST_EVENTS = 5000  # history events
+_PAGE = 5000  # keys in one statement
 
 
 def remove(database: Database, instance_id: str, execution_id: str | None) -> None:
@@ -32,43 +35,68 @@ def remove(database: Database, instance_id: str, execution_id: str | None) -> No
             f"expected instance {instance_id!r} to be closed before it is removed, found it "
             f"{instance.get_status_display().lower()}; cancel or terminate it first"
         )
-    _remove_batch(database, [instance.pk])
+    _remove_batch(database, [instance.pk], skip_locked=False)
 
 
 def prune(database: Database, closed_before: datetime, statuses: Iterable[str] | None = None) -> int:
-    """Remove the executions closed before a time, in bounded transactions, and return how many."""
-    removed = 0
+    """Remove the executions closed before a time, in bounded transactions, and return how many.
+
+    Those that others hold locked are left for the next time.
+    """
+    removed, after = 0, 0
+    closed = WorkflowInstance.objects.using(database.alias).filter(closed_at__lt=closed_before)
+    if statuses is not None:
+        closed = closed.filter(status__in=list(statuses))
     while True:
-        rows = WorkflowInstance.objects.using(database.alias).filter(closed_at__lt=closed_before)
-        if statuses is not None:
-            rows = rows.filter(status__in=list(statuses))
-        page = list(rows.order_by("closed_at", "id").values_list("pk", flat=True)[:BATCH])
+        page = list(closed.filter(pk__gt=after).order_by("pk").values_list("pk", "history_length")[:BATCH])
         if not page:
             return removed
-        done = _remove_batch(database, page)
-        removed += done
-        if not done:
-            return removed  # all of them are locked by others: the next sweep comes back
+        batch = _bounded(page)
+        removed += _remove_batch(database, batch, skip_locked=True)
+        after = batch[-1]
 
 
-def _remove_batch(database: Database, candidates: list[int]) -> int:
+def _bounded(page: list[tuple[int, int]]) -> list[int]:
+    """Return the head of a page whose histories have at most so many events together, at least one instance."""
+    batch: list[int] = []
+    events = 0
+    for pk, length in page:
+        events += length
+        if batch and events > MOST_EVENTS:
+            break
+        batch.append(pk)
+    return batch
+
+
+def _remove_batch(database: Database, candidates: list[int], *, skip_locked: bool) -> int:
     with database.atomic():
         instances = WorkflowInstance.objects.using(database.alias).filter(pk__in=candidates, closed_at__isnull=False)
-        locked = list(instances.select_for_update(skip_locked=True).values_list("pk", "chain_id"))
+        locked = list(instances.select_for_update(skip_locked=skip_locked).values_list("pk", "chain_id"))
         keys = [pk for pk, _ in locked]
-        chains = {chain or pk for pk, chain in locked}
-        for model in (ActivityTask, Timer, HistoryEvent):
-            rows = model._default_manager.using(database.alias).filter(instance_id__in=keys)
-            rows._raw_delete(database.alias)  # type: ignore[attr-defined]
-        # Undelivered signals belong to the chain; they stay while any execution of it does.
-        others = (
-            WorkflowInstance.objects.using(database.alias).filter(chain_id=OuterRef("chain_id")).exclude(pk__in=keys)
-        )
-        open_rows = OpenInstance.objects.using(database.alias).filter(chain_id=OuterRef("chain_id"))
-        inbox = InboxEvent.objects.using(database.alias).filter(
-            ~Exists(others), ~Exists(open_rows), chain_id__in=chains
-        )
-        inbox_ids = list(inbox.values_list("pk", flat=True))
-        InboxEvent.objects.using(database.alias).filter(pk__in=inbox_ids).delete()
-        instances.model._default_manager.using(database.alias).filter(pk__in=keys)._raw_delete(database.alias)  # type: ignore[attr-defined]
+        if not keys:
+            return 0
+        with database.cursor() as cursor:
+            for model, second in ((ActivityTask, "command"), (Timer, "command"), (HistoryEvent, "sequence")):
+                rows = model._default_manager.using(database.alias).filter(instance_id__in=keys)
+                _delete(database, cursor, model, ("instance_id", second), rows.values_list("instance_id", second))
+            _delete(database, cursor, InboxEvent, ("id",), _inbox_of(database, locked))
+            _delete(database, cursor, WorkflowInstance, ("id",), keys)
     return len(keys)
+
+
+def _inbox_of(database: Database, instances: list[tuple[int, int | None]]) -> Iterable[int]:
+    """Return the inbox rows of chains that go whole: undelivered signals stay while any execution of theirs does."""
+    keys = [pk for pk, _ in instances]
+    chains = {chain or pk for pk, chain in instances}
+    rows = WorkflowInstance.objects.using(database.alias).exclude(pk__in=keys)
+    kept = {row.chain for row in rows.filter(Q(pk__in=chains) | Q(chain_id__in=chains)).only("id", "chain_id")}
+    return InboxEvent.objects.using(database.alias).filter(chain_id__in=chains - kept).values_list("pk", flat=True)
+
+
+def _delete(
+    database: Database, cursor: CursorWrapper, model: type[Model], key: tuple[str, ...], keys: Iterable[Any]
+) -> None:
+    # By primary key, as turns do: what the ORM makes of it may lock rows of others on MySQL.
+    found = list(keys)
+    for start in range(0, len(found), _PAGE):
+        database.dialect.delete(cursor, model, key, found[start : start + _PAGE])

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.db import IntegrityError
+from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 
 from django_workflows.engine.events import InstanceStarted, encode_event
@@ -61,22 +61,34 @@ def start(database: Database, new: NewInstance, on_conflict: str) -> WorkflowIns
     """
     row = new.as_row()
     with database.atomic():
-        if new.instance_id is not None:
-            existing = _find_open(database, row.instance_key)
-            if existing is not None and on_conflict != "terminate_existing":
-                return _existing_or_raise(database, existing, row, on_conflict)
-        row.save(using=database.alias, force_insert=True)
-        while not _insert_open(database, row):
-            # Somebody else won since we looked; the insert is tried again where the winner has closed meanwhile.
-            if on_conflict == "terminate_existing":
-                if _replace_open(database, row):
-                    break
-            elif (winner := _find_winner(database, row.instance_key)) is not None:
-                # The caller's transaction goes on, so take the insert back.
-                WorkflowInstance.objects.using(database.alias).filter(pk=row.pk).delete()
-                return _existing_or_raise(database, winner, row, on_conflict)
-        _inbox([row], database)
-    return row
+        existing = _insert_or_find(database, new, row, on_conflict)
+    # Raised out here: an error that leaves an atomic block would break the caller's transaction.
+    if existing is None:
+        return row
+    if on_conflict == "use_existing":
+        return existing
+    raise _already_open(row, "pass on_conflict='use_existing' or 'terminate_existing' to using() to change that")
+
+
+def _insert_or_find(
+    database: Database, new: NewInstance, row: WorkflowInstance, on_conflict: str
+) -> WorkflowInstance | None:
+    """Insert the instance; return the open one that was left in its place, None without one."""
+    if new.instance_id is not None and on_conflict != "terminate_existing":
+        existing = _find_open(database, row.instance_key)
+        if existing is not None:
+            return existing
+    row.save(using=database.alias, force_insert=True)
+    while not _insert_open(database, row):
+        # Somebody else won since we looked; the insert is tried again where the winner has closed meanwhile.
+        if on_conflict == "terminate_existing":
+            if _replace_open(database, row):
+                break
+        elif (winner := _find_winner(database, row.instance_key)) is not None:
+            WorkflowInstance.objects.using(database.alias).filter(pk=row.pk).delete()
+            return winner
+    _inbox([row], database)
+    return None
 
 
 def start_many(database: Database, news: Sequence[NewInstance]) -> list[WorkflowInstance]:
@@ -85,17 +97,17 @@ def start_many(database: Database, news: Sequence[NewInstance]) -> list[Workflow
     # In key order: two callers that start the same ids in opposite order would deadlock.
     ordered = sorted(rows, key=lambda row: row.instance_key)
     _refuse_open(database, [row for row, new in zip(rows, news, strict=True) if new.instance_id is not None])
-    with database.atomic():
-        WorkflowInstance.objects.using(database.alias).bulk_create(ordered, batch_size=_BATCH)
-        fetch_missing_ids(database, ordered)
-        try:
+    try:
+        # With a savepoint, so that the caller's transaction survives a conflict.
+        with transaction.atomic(using=database.alias):
+            WorkflowInstance.objects.using(database.alias).bulk_create(ordered, batch_size=_BATCH)
+            fetch_missing_ids(database, ordered)
             OpenInstance.objects.using(database.alias).bulk_create(map(_open_row, ordered), batch_size=_BATCH)
-        except IntegrityError as error:
-            raise InstanceAlreadyExists(
-                "one of the instance_ids given to start_many() is given twice or was opened at the same moment; "
-                "nothing was started"
-            ) from error
-        _inbox(ordered, database)
+            _inbox(ordered, database)
+    except IntegrityError as error:
+        raise InstanceAlreadyExists(
+            "one of the instance_ids given to start_many() was opened at the same moment; nothing was started"
+        ) from error
     return rows
 
 
@@ -138,15 +150,19 @@ def _inbox(rows: Iterable[WorkflowInstance], database: Database) -> None:
     )  # fmt: skip
 
 
-def _find_open(database: Database, key: str) -> OpenInstance | None:
-    return OpenInstance.objects.using(database.alias).filter(pk=key).first()
+def _find_open(database: Database, key: str) -> WorkflowInstance | None:
+    opened = OpenInstance.objects.using(database.alias).filter(pk=key).values("instance_id")
+    return WorkflowInstance.objects.using(database.alias).filter(pk__in=opened).first()
 
 
-def _find_winner(database: Database, key: str) -> OpenInstance | None:
-    """Read the row that a lost insert met; under REPEATABLE READ only a locking read can see it."""
+def _find_winner(database: Database, key: str) -> WorkflowInstance | None:
+    """Read the instance that a lost insert met; under REPEATABLE READ only locking reads can see it."""
     found = _find_open(database, key)
     if found is None:
-        found = OpenInstance.objects.using(database.alias).select_for_update().filter(pk=key).first()
+        open_row = OpenInstance.objects.using(database.alias).select_for_update().filter(pk=key).first()
+        if open_row is not None:
+            instances = WorkflowInstance.objects.using(database.alias)
+            found = instances.select_for_update().filter(pk=open_row.instance_id).first()
     return found
 
 
@@ -169,14 +185,6 @@ def _replace_open(database: Database, row: WorkflowInstance) -> bool:
         chain_id=row.chain, instance_id=row.pk, queue=row.queue, owner_id=None, history_length=0, crashes=0, blocks=0
     )
     return True
-
-
-def _existing_or_raise(
-    database: Database, existing: OpenInstance, row: WorkflowInstance, on_conflict: str
-) -> WorkflowInstance:
-    if on_conflict == "use_existing":
-        return WorkflowInstance.objects.using(database.alias).get(pk=existing.instance_id)
-    raise _already_open(row, "pass on_conflict='use_existing' or 'terminate_existing' to using() to change that")
 
 
 def _already_open(row: WorkflowInstance, advice: str) -> InstanceAlreadyExists:

@@ -75,7 +75,7 @@ def _lock_steps(
         return []
     rows = database.dialect.select(
         cursor, OpenInstance, ("open_key", "instance_id", "history_length"), ("open_key",), list(chains),
-        where=f"AND t.owner_id = {worker_id:d}", lock=True,
+        where=f"AND t.owner_id = {worker_id:d}", lock="skip",
     )  # fmt: skip
     held = {key for key, instance, length in rows if _unmoved(chains[key], instance, length)}
     _release(database, cursor, [chain for chain in batch.releases if chain.open_key in held])
@@ -111,7 +111,7 @@ def _lock_closing(
     writing = {step.chain.instance for step in steps if step.step.closing or step.blocked or step.chain.blocks}
     if not writing:
         return steps
-    rows = database.dialect.select(cursor, WorkflowInstance, ("id",), ("id",), list(writing), lock=True)
+    rows = database.dialect.select(cursor, WorkflowInstance, ("id",), ("id",), list(writing), lock="skip")
     skipped = writing - {row[0] for row in rows}
     result.busy += [step for step in steps if step.chain.instance in skipped]
     return [step for step in steps if step.chain.instance not in skipped]
@@ -168,21 +168,25 @@ def _delete_unlocked(database: Database, cursor: CursorWrapper, keys: list[TaskK
     """Delete cancelled tasks; one that is locked is just finishing, and its result will be discarded."""
     if keys:
         key = ("instance_id", "command")
-        found = database.dialect.select(cursor, ActivityTask, key, key, keys, lock=True)
+        found = database.dialect.select(cursor, ActivityTask, key, key, keys, lock="skip")
         if found:
             database.dialect.delete(cursor, ActivityTask, key, [tuple(row) for row in found])
 
 
 def _finish_tasks(database: Database, cursor: CursorWrapper, worker_id: int, batch: TurnBatch) -> None:
-    """Send the outcomes of tasks whose instances live elsewhere, and put failed attempts back for later."""
-    tasks = [entry.task for entry in (*batch.outcomes, *batch.retries)]
+    """Send the outcomes of tasks whose instances live elsewhere, and put failed attempts back for later.
+
+    Waits for the rows' locks: they are leased to this worker, so only a passing sweep can hold them, and a row that was
+    skipped would lose its outcome.
+    """
+    tasks = [outcome.task for outcome in batch.outcomes] + [retry.task for retry in batch.retries]
     if not tasks:
         return
     dialect = database.dialect
     key = ("instance_id", "command")
     rows = dialect.select(
         cursor, ActivityTask, (*key, "attempt"), key, [task.key for task in tasks],
-        where=f"AND t.owner_id = {worker_id:d}", lock=True,
+        where=f"AND t.owner_id = {worker_id:d}", lock="wait",
     )  # fmt: skip
     leased = {(TaskKey(instance, command), attempt) for instance, command, attempt in rows}
     outcomes = [outcome for outcome in batch.outcomes if (outcome.task.key, outcome.task.attempt) in leased]

@@ -106,9 +106,9 @@ class ActivityPool:
     def __len__(self) -> int:
         return len(self._attempts)
 
-    @property
-    def keys(self) -> set[TaskKey]:
-        return set(self._attempts)
+    def running_since(self, moment: float) -> set[TaskKey]:
+        """Return the attempts that came to the pool before a monotonic time."""
+        return {key for key, attempt in list(self._attempts.items()) if attempt.queued_at <= moment}
 
     def room(self, *, is_async: bool) -> int:
         """Return how many more attempts of a kind may be leased.

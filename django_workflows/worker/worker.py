@@ -178,7 +178,7 @@ class Worker:
         """Finish what runs, within the grace period; then free what is owned and retire."""
         loop.draining = True
         ends = time.monotonic() + self.grace.total_seconds()
-        running = len(loop.pool) if loop.pool is not None else 0
+        running = 0 if loop.attempts is None else len(loop.attempts)
         if running:
             logger.info(
                 "worker %s stops; %s running activities have %g s to finish",

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 from django.db.models import Model
-from django.utils.dateparse import parse_datetime
 
 Row = Sequence[Any]
+Lock = Literal["", "skip", "wait"]
 Key = Any  # one value, or a tuple of one value per key column
 
 
@@ -57,7 +57,7 @@ class Dialect:
         """Return an aware UTC datetime for what the driver delivered."""
         if value is None:
             return None
-        parsed = parse_datetime(value) if isinstance(value, str) else value
+        parsed: datetime = datetime.fromisoformat(value) if isinstance(value, str) else value
         return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
 
     # Statements by key
@@ -103,9 +103,12 @@ class Dialect:
         keys: Sequence[Key],
         *,
         where: str = "",
-        lock: bool = False,
+        lock: Lock = "",
     ) -> list[Any]:
-        """Select rows by key; with `lock`, lock them and skip those that others hold; `where` calls the table `t`."""
+        """Select rows by key, and lock those that others hold not ("skip") or all of them ("wait").
+
+        `where` calls the table `t`. Only a row that no application's transaction can hold may be waited for.
+        """
         raise NotImplementedError
 
     def is_data_error(self, error: Exception) -> bool:

@@ -1,6 +1,7 @@
-"""MySQL and MariaDB: every hot DELETE and locking read joins from its key list, so that only those rows are locked.
+"""MySQL and MariaDB: every hot write and locking read joins from its key list, so that only those rows are locked.
 
-`WHERE id IN (...)` may be planned as a scan of a small table, which waits for rows that other transactions inserted.
+`WHERE id IN (...)`, and without FORCE INDEX the join too, may be planned as a scan of a small table, which waits for rows
+that other transactions inserted.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import msgspec
 from django.db.backends.utils import CursorWrapper
 from django.db.models import Model
 
-from .base import Dialect, Key, Row, as_tuples, columns_of
+from .base import Dialect, Key, Lock, Row, as_tuples, columns_of
 
+_ON_LOCKED = {"skip": "SKIP LOCKED", "wait": ""}
 _encode = msgspec.json.Encoder().encode
 
 
@@ -47,7 +49,7 @@ class VendorDialect(Dialect):
     ) -> int:
         source, parameter = self._rows(model, tuple(key), sorted(as_tuples(keys)))
         cursor.execute(
-            f"DELETE t FROM {source} STRAIGHT_JOIN {model._meta.db_table} t ON {_on(key)} WHERE 1 = 1 {where}",
+            f"DELETE t FROM {source} STRAIGHT_JOIN {_forced(model)} ON {_on(key)} WHERE 1 = 1 {where}",
             [parameter],
         )
         return int(cursor.rowcount)
@@ -57,9 +59,7 @@ class VendorDialect(Dialect):
     ) -> None:
         source, parameter = self._rows(model, (*key, *columns), [tuple(row) for row in rows])
         changes = ", ".join(f"t.{column} = j.{column}" for column in columns)
-        cursor.execute(
-            f"UPDATE {source} STRAIGHT_JOIN {model._meta.db_table} t ON {_on(key)} SET {changes}", [parameter]
-        )
+        cursor.execute(f"UPDATE {source} STRAIGHT_JOIN {_forced(model)} ON {_on(key)} SET {changes}", [parameter])
 
     def select(
         self,
@@ -70,13 +70,13 @@ class VendorDialect(Dialect):
         keys: Sequence[Key],
         *,
         where: str = "",
-        lock: bool = False,
+        lock: Lock = "",
     ) -> list[Any]:
         source, parameter = self._rows(model, tuple(key), sorted(as_tuples(keys)))
         chosen = ", ".join(f"t.{column}" for column in columns)
         cursor.execute(
-            f"SELECT {chosen} FROM {source} STRAIGHT_JOIN {model._meta.db_table} t ON {_on(key)} "
-            f"WHERE 1 = 1 {where} {self.row_lock + ' SKIP LOCKED' if lock else ''}",
+            f"SELECT {chosen} FROM {source} STRAIGHT_JOIN {_forced(model)} ON {_on(key)} "
+            f"WHERE 1 = 1 {where} {f'{self.row_lock} {_ON_LOCKED[lock]}' if lock else ''}",
             [parameter],
         )
         return list(cursor.fetchall())
@@ -93,6 +93,10 @@ class VendorDialect(Dialect):
         if "ascii" in db_type:
             return f"{db_type} COLLATE ascii_bin"
         return db_type.replace(" AUTO_INCREMENT", "")
+
+
+def _forced(model: type[Model]) -> str:
+    return f"{model._meta.db_table} t FORCE INDEX (PRIMARY)"
 
 
 def _on(key: Sequence[str]) -> str:

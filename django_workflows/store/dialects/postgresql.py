@@ -13,8 +13,9 @@ from django.db.models import Model
 
 from django_workflows.models import KeyField
 
-from .base import Dialect, Key, Row, as_tuples, columns_of
+from .base import Dialect, Key, Lock, Row, as_tuples, columns_of
 
+_ON_LOCKED = {"skip": "SKIP LOCKED", "wait": ""}
 _encode = msgspec.json.Encoder().encode
 
 
@@ -84,11 +85,11 @@ class VendorDialect(Dialect):
         keys: Sequence[Key],
         *,
         where: str = "",
-        lock: bool = False,
+        lock: Lock = "",
     ) -> list[Any]:
         chosen = ", ".join(f"t.{column}" for column in columns)
         source, condition, parameters = self._keys(model, key, keys)
-        locking = f"{self.row_lock} OF t SKIP LOCKED" if lock else ""
+        locking = f"{self.row_lock} OF t {_ON_LOCKED[lock]}" if lock else ""
         cursor.execute(
             f"SELECT {chosen} FROM {model._meta.db_table} t, {source} WHERE {condition} {where} {locking}", parameters
         )

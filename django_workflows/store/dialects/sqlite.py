@@ -8,7 +8,7 @@ from typing import Any
 from django.db.backends.utils import CursorWrapper
 from django.db.models import Model
 
-from .base import Dialect, Key, Row, as_tuples
+from .base import Dialect, Key, Lock, Row, as_tuples
 
 # `executemany` steps one prepared statement in C, about 2 microseconds a row: no JSON parameter is needed here.
 # Reads go in pages, since Django 5.2 allows 999 parameters a statement.
@@ -45,7 +45,7 @@ class VendorDialect(Dialect):
         keys: Sequence[Key],
         *,
         where: str = "",
-        lock: bool = False,
+        lock: Lock = "",
     ) -> list[Any]:
         found: list[Any] = []
         chosen = f"SELECT {', '.join(columns)} FROM {model._meta.db_table} AS t WHERE"

@@ -1,0 +1,140 @@
+"""Between the turns and the activity pool: what is leased ahead, what is tried again, what is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+from django_workflows import registry
+from django_workflows.conf import get_settings
+from django_workflows.engine.events import ActivityCompleted, ActivityFailed, ActivityScheduled, ResultEvent
+from django_workflows.exceptions import WorkerLost
+from django_workflows.failures import Failure
+from django_workflows.payloads import Raw
+from django_workflows.retries import RetryPolicy
+from django_workflows.store.activities import find_still_wanted
+from django_workflows.store.database import Database
+from django_workflows.store.work import ClaimedTask, InstanceStep, Retry, TaskKey
+
+from .activities import ActivityPool, AttemptResult
+from .clock import DatabaseClock
+
+logger = logging.getLogger("django_workflows.worker")
+
+_STALE_BACKLOG = 1.0  # seconds that an attempt may wait for a thread here before others may have it
+_CHECK_INTERVAL = 1.0  # seconds between two looks whether running attempts are still wanted
+
+
+class Attempts:
+    """Decides about attempts; the pool only runs them."""
+
+    def __init__(
+        self, database: Database, clock: DatabaseClock, worker_id: int, queues: set[str], pool: ActivityPool,
+        report: Callable[[AttemptResult], None],
+    ) -> None:  # fmt: skip
+        self.database, self.clock, self.worker_id, self.queues, self.pool = database, clock, worker_id, queues, pool
+        self._report = report
+        self._promised = 0  # eager attempts of the turn that is being stepped
+        self._check_due = 0.0
+
+    def __len__(self) -> int:
+        return len(self.pool)
+
+    # Before the commit
+
+    def choose_eager(self, step: InstanceStep) -> None:
+        """Pick the scheduled activities that this worker will run itself: inserted leased, never looked for."""
+        for event in step.step.events:
+            if isinstance(event, ActivityScheduled) and event.queue in self.queues:
+                definition = registry.activities.get(event.name)
+                if definition is None or not definition.is_available:
+                    continue
+                if self.pool.room(is_async=definition.is_async) > self._promised:
+                    self._promised += 1
+                    step.eager.add(event.command)
+
+    def outcome(self, result: AttemptResult) -> ResultEvent | Retry:
+        """Return what a finished attempt means: the event for its instance, or another attempt later."""
+        task = result.task
+        if result.error is None:
+            assert result.result is not None
+            return ActivityCompleted(task.key.command, Raw(result.result))
+        failure = Failure.of(result.error)
+        available_at = self._next_attempt(task, result.error)
+        if available_at is None:
+            return ActivityFailed(command=task.key.command, failure=failure)
+        logger.info(
+            "%s of %r failed (attempt %s), next try in %.3g s: %s: %s", task.name, task.instance_id, task.attempt,
+            available_at.total_seconds(), type(result.error).__name__, result.error,
+        )  # fmt: skip
+        return Retry(task, self.clock.now() + available_at, failure)
+
+    def _next_attempt(self, task: ClaimedTask, error: BaseException) -> timedelta | None:
+        policy = RetryPolicy.from_json(task.options["retry"])
+        if not policy.may_retry(error, task.attempt):
+            return None
+        delay = policy.delay_after(task.attempt, random.Random())
+        if task.expires_at is not None and self.clock.now() + delay >= task.expires_at:
+            return None
+        return delay
+
+    def take_back(self, *, draining: bool) -> list[Retry]:
+        """Return the leased attempts that no thread got round to, so that other workers may have them."""
+        now = self.clock.now()
+        waiting = self.pool.take_back(0.0 if draining else _STALE_BACKLOG)
+        return [Retry(task, now, None, counts=False) for task in waiting]
+
+    # After the commit
+
+    def dispatched(self) -> None:
+        """The turn is committed: what was promised is in the pool now."""
+        self._promised = 0
+
+    def start(self, task: ClaimedTask) -> None:
+        """Start an attempt, or fail an activity whose permitted attempts all ended with their workers."""
+        definition = registry.activities.get(task.name)
+        assert definition is not None
+        if task.crashes > 1 and self._is_used_up(task):
+            error = WorkerLost(
+                f"{task.name}: the worker that ran attempt {task.attempt - 1} died, and no attempt is left"
+            )
+            self._report(AttemptResult(task, error=error))
+        else:
+            self.pool.submit(task, definition)
+
+    def start_eager(self, step: InstanceStep, event: ActivityScheduled) -> None:
+        """Start an activity that this step inserted already leased."""
+        chain, time = step.chain, step.step.time
+        limit = event.options.get("schedule_to_close")
+        self.start(
+            ClaimedTask(
+                key=TaskKey(chain.instance, event.command), chain=chain.chain, name=event.name, queue=event.queue,
+                workflow_queue=chain.queue, attempt=1, crashes=0, scheduled_at=time,
+                expires_at=time + timedelta(seconds=limit) if limit is not None else None, options=event.options,
+                input=bytes(event.input), instance_id=chain.info.instance_id, execution_id=chain.info.execution_id,
+            )
+        )  # fmt: skip
+
+    def _is_used_up(self, task: ClaimedTask) -> bool:
+        policy = RetryPolicy.from_json(task.options["retry"])
+        if task.crashes > get_settings().crash_limit:
+            return True
+        return policy.max_attempts is not None and task.attempt > policy.max_attempts
+
+    def cancel(self, key: TaskKey) -> None:
+        self.pool.cancel(key)
+
+    def check_wanted(self) -> None:
+        """Stop the attempts whose row is gone, leased to somebody else, or left behind by a closed instance.
+
+        Nobody has to tell this worker: the owner of an instance only deletes rows, and terminate not even that.
+        """
+        if time.monotonic() < self._check_due:
+            return
+        self._check_due = time.monotonic() + _CHECK_INTERVAL
+        running = self.pool.running_since(time.monotonic() - _CHECK_INTERVAL)
+        for key in running - find_still_wanted(self.database, self.worker_id, running):
+            self.pool.cancel(key)
