@@ -40,8 +40,8 @@ async def _fulfil(order_id: int, cents: int) -> Order.Status:
     except payments.CardDeclined as error:
         await set_status(order_id, Order.Status.DECLINED, str(error))
         return Order.Status.DECLINED
-    except payments.GatewayUnavailable as error:
-        # An attempt without an answer may have been charged all the same.
+    except Exception as error:
+        # No answer from the gateway, or a worker that died before it could tell: money may have moved all the same.
         await refund_payment(order_id)
         await set_status(order_id, Order.Status.PAYMENT_FAILED, str(error))
         raise
@@ -94,7 +94,7 @@ def refund_payment(order_id: int) -> bool:
 @activity(atomic=True)
 def set_status(order_id: int, status: Order.Status, note: str = "") -> None:
     """Record where the order stands."""
-    Order.objects.filter(pk=order_id).update(status=status, note=note)
+    Order.objects.filter(pk=order_id).update(status=status, note=note[:200])
 
 
 @activity(atomic=True)
