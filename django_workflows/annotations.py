@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import inspect
 import typing
 from collections.abc import Callable, Iterator
@@ -93,8 +94,13 @@ def _build(annotation: Any, what: str) -> Decoder:
     if concrete and not _has_type_variables(annotation):
         names = ", ".join(describe_type(cls) for cls in concrete)
         raise _not_decodable(annotation, what, f"{names} has no JSON form that it can be decoded from")
-    decoder: Decoder = msgspec.json.Decoder(Any if unknown else annotation).decode
+    decoder: Decoder = msgspec.json.Decoder(Any if unknown else annotation, dec_hook=_from_builtin).decode
     return decoder
+
+
+def _from_builtin(cls: type, value: Any) -> Any:
+    """Decode an enum whose class has a metaclass of its own, as Django's TextChoices and IntegerChoices do."""
+    return cls(value)
 
 
 def _classes_without_decoder(info: object, seen: set[int]) -> list[type]:
@@ -102,7 +108,7 @@ def _classes_without_decoder(info: object, seen: set[int]) -> list[type]:
         return []
     seen.add(id(info))
     if isinstance(info, msgspec.inspect.CustomType):
-        return [info.cls]
+        return [] if issubclass(info.cls, enum.Enum) else [info.cls]
     return [cls for part in _parts(info) for cls in _classes_without_decoder(part, seen)]
 
 

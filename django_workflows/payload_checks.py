@@ -30,7 +30,9 @@ class Problem(NamedTuple):
 
 
 def _to_builtin(value: object) -> object:
-    # Django's SafeString and numpy's float64 are subclasses that msgspec does not know.
+    # Django's choices, its SafeString and numpy's float64 are subclasses that msgspec does not know.
+    if isinstance(value, enum.Enum):
+        return value.value
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, int):

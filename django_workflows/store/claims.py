@@ -59,7 +59,8 @@ def poll_timers(
         cursor.execute(
             f"SELECT o.open_key, o.chain_id, o.owner_id FROM {_TIMER} t CROSS JOIN {_OPEN} o "
             f"WHERE o.instance_id = t.instance_id AND t.wake_at <= %s "
-            f"AND (o.owner_id IS NULL OR o.owner_id = {worker_id:d}) AND o.queue IN ({_places(queues)}) ORDER BY t.wake_at LIMIT {POLL_LIMIT}",
+            f"AND (o.owner_id IS NULL OR o.owner_id = {worker_id:d}) AND o.queue IN ({_places(queues)}) "
+            f"ORDER BY t.wake_at LIMIT {POLL_LIMIT}",
             [database.dialect.to_time(now), *queues],
         )
         return [(key, chain, owner is not None) for key, chain, owner in cursor.fetchall()]
@@ -150,8 +151,8 @@ def load_instances(database: Database, keys: Sequence[str]) -> list[LoadedInstan
         return []
     with database.cursor() as cursor:
         cursor.execute(
-            f"SELECT o.open_key, o.chain_id, o.instance_id, o.queue, o.history_length, o.crashes, o.blocks, w.instance_id, "
-            f"w.execution_id, w.name, w.version, w.created_at, w.root_id, w.input, w.parent_command, p.id, p.chain_id, "
+            f"SELECT o.open_key, o.chain_id, o.instance_id, o.queue, o.history_length, o.crashes, o.blocks, "
+            f"w.instance_id, w.execution_id, w.name, w.version, w.created_at, w.root_id, w.input, w.parent_command, p.id, p.chain_id, "
             f"p.queue, p.instance_id FROM {_OPEN} o JOIN {_INSTANCE} w ON w.id = o.instance_id "
             f"LEFT JOIN {_INSTANCE} p ON p.id = w.parent_id WHERE o.open_key IN ({_places(keys)})",
             list(keys),

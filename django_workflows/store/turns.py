@@ -22,8 +22,8 @@ _OPEN = ("instance_id", "owner_id", "history_length", "crashes", "blocks")
 _INSTANCE = ("status", "result", "failure", "history_length", "closed_at")
 _BLOCKED = ("status", "failure")
 _TASK = (
-    "instance_id", "command", "chain_id", "name", "queue", "workflow_queue", "priority", "attempt", "crashes", "owner_id",
-    "available_at", "expires_at", "scheduled_at", "last_failure", "options", "input",
+    "instance_id", "command", "chain_id", "name", "queue", "workflow_queue", "priority", "attempt", "crashes",
+    "owner_id", "available_at", "expires_at", "scheduled_at", "last_failure", "options", "input",
 )  # fmt: skip
 _TIMER = ("instance_id", "command", "chain_id", "fire_at", "wake_at")
 _INBOX = ("chain_id", "instance_id", "type", "data", "queue", "created_at")

@@ -26,7 +26,7 @@ def running_worker(
     """Run a worker in threads of this process for the length of the block.
 
     It sees committed rows only: use a test class that commits (`TransactionTestCase`,
-    `pytest.mark.django_db(transaction=True)`), and on SQLite a file database, since one in memory belongs to its thread.
+    `pytest.mark.django_db(transaction=True)`), and on SQLite a file database: one in memory belongs to its thread.
 
     Example:
         with running_worker():

@@ -56,7 +56,7 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
 class StepWatch:
     """Ends steps that run longer than the limit, from a thread of its own.
 
-    The error is raised in the stepping thread at its next bytecode; a call that blocks in C is reported when it returns.
+    The error is raised in the stepping thread at its next bytecode; a call that blocks in C ends when it returns.
     """
 
     def __init__(self, limit: float) -> None:
@@ -97,7 +97,7 @@ class StepWatch:
             self._finish()
         if self._stack:
             raise StepTimeLimitExceeded(
-                f"{label}: one step ran longer than {self.limit:g} s (STEP_TIME_LIMIT); workflow code must only decide, "
+                f"{label}: one step ran longer than {self.limit:g} s (STEP_TIME_LIMIT); workflow code only decides, "
                 f"move the work into an activity. It was at:\n{self._stack}"
             )
 

@@ -74,7 +74,7 @@ class Upkeep:
             id: seen for id, seen in self._observed.items() if id in lapsed and lapsed[id].beat == seen[0]
         }
         for id, worker in lapsed.items():
-            beat, first_seen = self._observed.setdefault(id, (worker.beat, now))
+            _, first_seen = self._observed.setdefault(id, (worker.beat, now))
             if now - first_seen >= self.lease.total_seconds() / 2 and workers.declare_dead(self.database, worker):
                 logger.warning("worker %s stopped renewing its lease; its work is handed to others", id)
                 self.hand_back()

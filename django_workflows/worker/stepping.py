@@ -51,8 +51,8 @@ def new_machine(info: InstanceInfo, input: str) -> Machine:
     definition = registry.workflows.get(info.workflow)
     if definition is None:
         raise UnknownWorkflowError(
-            f"no workflow is registered as {info.workflow!r} on this worker; was it renamed, or is its app missing from "
-            "INSTALLED_APPS here?"
+            f"no workflow is registered as {info.workflow!r} on this worker; was it renamed, or is its app missing "
+            "from INSTALLED_APPS here?"
         )
     limit = get_settings().max_payload_bytes
     return Machine(info, _entry(definition, input, limit), default_location=definition.location, payload_limit=limit)

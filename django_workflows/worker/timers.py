@@ -10,7 +10,7 @@ from django_workflows.engine.events import TimerStarted
 
 
 class TimerHeap:
-    """Timers by due time, then by the order in which they were armed. Cancelled ones are left in: their machine ignores them."""
+    """Timers by due time, then by the order of arming; cancelled ones are left in, their machine ignores them."""
 
     def __init__(self) -> None:
         self._entries: list[tuple[float, int, int, int]] = []  # due time, order, chain, command

@@ -46,7 +46,7 @@ class WorkerOptions:
 class Worker:
     """Runs workflows and activities from some queues until `stop()`.
 
-    `run()` blocks its thread, which does all turns; `stop()` and `wake()` may be called from any thread or signal handler.
+    `run()` blocks its thread, which does all turns; `stop()` and `wake()` may be called from anywhere.
     """
 
     def __init__(self, options: WorkerOptions, database: Database | None = None) -> None:

@@ -259,3 +259,17 @@ def test_annotation_that_says_nothing_about_the_data_gives_plain_json(annotation
 def test_annotation_that_cannot_be_decoded_is_the_authors_mistake(annotation: Any) -> None:
     with pytest.raises(RegistrationError, match=r"the result of shop\.f is annotated .*, which cannot be decoded"):
         decode("1", annotation, what="the result of shop.f")
+
+
+def test_enums_with_a_metaclass_of_their_own_round_trip() -> None:
+    # What Django's TextChoices and IntegerChoices are.
+    class Meta(enum.EnumMeta):
+        pass
+
+    class Status(str, enum.Enum, metaclass=Meta):
+        PAID = "paid"
+
+    encoded = encode([Status.PAID], what="statuses")
+    assert decode(encoded, list[Status], what="statuses") == [Status.PAID]
+    with pytest.raises(PayloadError):
+        decode(b'["lost"]', list[Status], what="statuses")
