@@ -9,6 +9,7 @@ from datetime import datetime
 from threading import Event
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
+from django_workflows.engine.commands import calling_location
 from django_workflows.engine.context import current_machine
 from django_workflows.engine.events import ActivityScheduled
 from django_workflows.engine.machine import Machine
@@ -91,9 +92,12 @@ class Activity(Generic[P, R]):
             raise NotInWorkflowError(
                 f"activity {self.name} was called outside a workflow: use .call(...) to run the bare function"
             )
-        return self._run(machine, self.definition.signature.encode_arguments(args, kwargs, machine.payload_limit))
+        payload = self.definition.signature.encode_arguments(args, kwargs, machine.payload_limit)
+        coroutine = self._run(machine, payload, calling_location())
+        coroutine.__qualname__ = self.name  # type: ignore[attr-defined]  # what Python's "never awaited" warning shows
+        return coroutine
 
-    async def _run(self, machine: Machine, payload: bytes) -> R:
+    async def _run(self, machine: Machine, payload: bytes, location: str) -> R:
         result = await machine.decide_and_wait(
             ActivityScheduled(
                 command=machine.next_command(),
@@ -101,7 +105,8 @@ class Activity(Generic[P, R]):
                 input=Raw(payload),
                 queue=self.options.queue or machine.info.queue,
                 options=self.options.stored,
-            )
+            ),
+            location,
         )
         value: R = self.definition.signature.decode_result(result)
         return value

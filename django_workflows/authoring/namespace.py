@@ -14,8 +14,8 @@ import msgspec
 
 from django_workflows import payloads
 from django_workflows.engine.context import current_machine, require_machine
+from django_workflows.engine.ending import ContinueAsNewRequest
 from django_workflows.engine.loop import DurableTimerHandle
-from django_workflows.engine.machine import ContinueAsNewRequest
 from django_workflows.engine.steps import InstanceInfo
 from django_workflows.registry import ActivityDefinition, ActivityOptions, WorkflowDefinition, activities, workflows
 from django_workflows.retries import RetryPolicy
@@ -134,7 +134,9 @@ class WorkflowNamespace:
         if predicate():
             return
         async with asyncio.timeout(None if timeout is None else _seconds(timeout)):
-            await machine.wait_until(predicate)
+            # Others that were woken at the same moment may have run first and made it false again.
+            while not predicate():
+                await machine.wait_until(predicate)
 
     def continue_as_new(self, *args: Any, **kwargs: Any) -> NoReturn:
         """End this execution and start another one with a fresh history, the same instance_id and other arguments.

@@ -33,6 +33,6 @@ def get_client() -> Client:
     """Return the bound client; raises WorkflowsError before Django is set up."""
     if _client is None:
         raise WorkflowsError(
-            "django_workflows is not ready: expected 'django_workflows' in INSTALLED_APPS and django.setup() to have run"
+            "django_workflows is not ready: expected it in INSTALLED_APPS and django.setup() to have run"
         )
     return _client

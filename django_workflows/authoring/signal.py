@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import Any, Generic, TypeVar
 
 from django_workflows.engine.context import require_machine
@@ -38,7 +37,7 @@ class Signal(Generic[T]):
             try:
                 return self._take(machine)
             except asyncio.QueueEmpty:
-                await self._arrival(machine)
+                await machine.signals.wait(self.name)
 
     def receive_nowait(self) -> T:
         """Return the next signal's value; raises asyncio.QueueEmpty when none has arrived."""
@@ -51,9 +50,7 @@ class Signal(Generic[T]):
         return await self.receive()
 
     def _take(self, machine: Machine) -> T:
-        buffer = machine.signals.get(self.name)
-        while buffer:
-            payload = buffer.popleft()
+        while (payload := machine.signals.take(self.name)) is not None:
             try:
                 value: T = decode(payload, self.type, what=f"signal {self.name!r}")
             except PayloadError as error:
@@ -61,17 +58,3 @@ class Signal(Generic[T]):
             else:
                 return value
         raise asyncio.QueueEmpty
-
-    async def _arrival(self, machine: Machine) -> None:
-        waiters = machine.signal_waiters.setdefault(self.name, deque())
-        waiter = machine.loop.create_future()
-        waiters.append(waiter)
-        try:
-            await waiter
-        except asyncio.CancelledError:
-            # Woken and cancelled at once: the next waiter must get the signal that this one leaves behind.
-            if waiter.done() and not waiter.cancelled() and machine.signals.get(self.name):
-                machine.wake_signal_waiter(self.name)
-            elif waiter in waiters:
-                waiters.remove(waiter)
-            raise

@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar
 
+from django_workflows.engine.commands import calling_location
 from django_workflows.engine.context import current_machine
 from django_workflows.engine.events import ChildScheduled
 from django_workflows.engine.machine import Machine
@@ -109,11 +110,12 @@ class Workflow(Generic[P, R]):
                 f"{self.name} was called outside a workflow: use .start(...) to start an instance of it, "
                 ".call(...) to run the bare function"
             )
-        return self._run_as_child(
-            machine, self.definition.signature.encode_arguments(args, kwargs, machine.payload_limit)
-        )
+        payload = self.definition.signature.encode_arguments(args, kwargs, machine.payload_limit)
+        coroutine = self._run_as_child(machine, payload, calling_location())
+        coroutine.__qualname__ = self.name  # type: ignore[attr-defined]  # what Python's "never awaited" warning shows
+        return coroutine
 
-    async def _run_as_child(self, machine: Machine, payload: bytes) -> R:
+    async def _run_as_child(self, machine: Machine, payload: bytes, location: str) -> R:
         execution_id = machine.uuid_hex()
         result = await machine.decide_and_wait(
             ChildScheduled(
@@ -124,7 +126,8 @@ class Workflow(Generic[P, R]):
                 execution_id=execution_id,
                 instance_id=execution_id,
                 version=self.definition.version,
-            )
+            ),
+            location,
         )
         value: R = self.definition.signature.decode_result(result)
         return value

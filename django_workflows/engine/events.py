@@ -140,6 +140,16 @@ class TimerCancelled(CommandEvent, frozen=True, kw_only=True):
 
 class SideEffectRecorded(CommandEvent, frozen=True, kw_only=True):
     value: Raw
+    failure: Failure | None = None  # what the function raised instead of returning a value
+
+
+class BackgroundTaskFailed(CommandEvent, frozen=True, kw_only=True):
+    """The code can no longer await this failed task, so the instance fails.
+
+    Recorded because replay could not find it out again: it depends on when Python collects garbage.
+    """
+
+    task: int  # its creation number
 
 
 class ChildScheduled(NamedCommandEvent, frozen=True, kw_only=True):
@@ -160,6 +170,9 @@ class ChildCancelRequested(CommandEvent, frozen=True, kw_only=True):
 class ClosingEvent(CommandEvent, frozen=True, kw_only=True):
     """The last event of an execution."""
 
+    def describe(self) -> str:
+        return self.type
+
 
 class InstanceCompleted(ClosingEvent, frozen=True, kw_only=True):
     result: Raw
@@ -167,6 +180,9 @@ class InstanceCompleted(ClosingEvent, frozen=True, kw_only=True):
 
 class InstanceFailed(ClosingEvent, frozen=True, kw_only=True):
     failure: Failure
+
+    def describe(self) -> str:
+        return f"{self.type} with {self.failure.type}: {self.failure.message}"
 
 
 class InstanceCancelled(ClosingEvent, frozen=True, kw_only=True):
@@ -188,8 +204,8 @@ TYPES: dict[str, type[Event]] = {
     for cls in (
         InstanceStarted, SignalReceived, CancelRequested, ActivityCompleted, ActivityFailed, TimerFired, ChildCompleted,
         ChildFailed, ActivityScheduled, ActivityCancelled, TimerStarted, TimerCancelled, SideEffectRecorded,
-        ChildScheduled, ChildCancelRequested, InstanceCompleted, InstanceFailed, InstanceCancelled,
-        InstanceContinuedAsNew, InstanceTerminated,
+        BackgroundTaskFailed, ChildScheduled, ChildCancelRequested, InstanceCompleted, InstanceFailed,
+        InstanceCancelled, InstanceContinuedAsNew, InstanceTerminated,
     )
 }  # fmt: skip
 

@@ -10,14 +10,16 @@ import asyncio
 import contextvars
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any, NoReturn, Protocol, TypeVar, TypeVarTuple, Unpack
+from typing import Any, NoReturn, Protocol, TypeVar, TypeVarTuple
 
 from django_workflows.exceptions import NotAllowedInWorkflowError
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-_as_completed = asyncio.as_completed
+
+class MachineDisposed(BaseException):
+    """Raised into clean-up code that runs while its machine leaves memory."""
 
 
 class Numbered(Protocol):
@@ -30,16 +32,20 @@ class NumberedFuture(asyncio.Future[Any]):
     number = 0
 
     def __hash__(self) -> int:
-        return self.number
+        return self.number or object.__hash__(self)
 
 
 class NumberedTask(asyncio.Task[Any]):
-    """A task whose hash is its creation number."""
+    """A task whose hash is its creation number.
+
+    Until it has one, it hashes by address: that is when asyncio enters it into its table of all tasks, in which equal
+    numbers of many machines would collide.
+    """
 
     number = 0
 
     def __hash__(self) -> int:
-        return self.number
+        return self.number or object.__hash__(self)
 
 
 class DurableTimerHandle(asyncio.TimerHandle):
@@ -64,9 +70,16 @@ class LoopHost(Protocol):
 
     def start_timer_at(self, when: float, handle: DurableTimerHandle) -> None: ...
 
+    @property
+    def closed(self) -> bool: ...
+
     def task_created(self, task: NumberedTask) -> None: ...
 
-    def unhandled(self, message: str, exception: BaseException | None) -> None: ...
+    def task_dropped(self, task: NumberedTask, error: BaseException) -> None: ...
+
+    def callback_failed(self, error: BaseException) -> None: ...
+
+    def running_tasks(self) -> list[NumberedTask]: ...
 
 
 class WorkflowLoop(asyncio.AbstractEventLoop):
@@ -76,19 +89,27 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self.host = host
         self._ready: deque[asyncio.Handle] = deque()
         self._created = 0
+        self._halted = False
 
     def run_ready(self) -> None:
         """Run callbacks until all coroutines wait; the caller has made this the thread's running loop."""
         ready = self._ready
-        while ready:
+        while ready and not self._halted:
             handle = ready.popleft()
             if not handle.cancelled():
                 try:
                     handle._run()
-                except (SystemExit, KeyboardInterrupt):
-                    # Raised by workflow code; the task keeps it as its exception, which ends the instance as failed.
-                    # Letting it through would end the worker instead.
-                    pass
+                except (SystemExit, KeyboardInterrupt) as error:
+                    # Raised by workflow code: it ends the instance as failed. Letting it through would end the worker.
+                    self.host.callback_failed(error)
+
+    def halt(self) -> None:
+        """Run no further callback."""
+        self._halted = True
+
+    def clear(self) -> None:
+        """Forget the callbacks that have not run."""
+        self._ready.clear()
 
     def _number(self) -> int:
         self._created += 1
@@ -97,7 +118,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     # What asyncio's tasks, futures and primitives call
 
     def call_soon(
-        self, callback: Callable[[Unpack[Ts]], object], *args: Unpack[Ts], context: contextvars.Context | None = None
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
         handle = asyncio.Handle(callback, args, self, context)
         self._ready.append(handle)
@@ -106,8 +127,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def call_later(
         self,
         delay: float,
-        callback: Callable[[Unpack[Ts]], object],
-        *args: Unpack[Ts],
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
         return self.call_at(self.host.time() + delay, callback, *args, context=context)
@@ -115,8 +136,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def call_at(
         self,
         when: float,
-        callback: Callable[[Unpack[Ts]], object],
-        *args: Unpack[Ts],
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
         handle = DurableTimerHandle(when, callback, args, self, context)
@@ -143,12 +164,18 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         future.number = self._number()
 
     def create_task(self, coro: Coroutine[Any, Any, T], **options: Any) -> asyncio.Task[T]:  # type: ignore[override]
+        if self.host.closed:
+            # Clean-up code of a disposed machine: the task will never run, and nobody needs to hear of it.
+            coro.close()
         number = self._number()
         options.pop("eager_start", None)  # 3.14: a task that starts eagerly would run before its number is known
         name = options.pop("name", None) or f"task-{number}"
         task: NumberedTask = NumberedTask(coro, loop=self, name=name, **options)
         task.number = number
-        self.host.task_created(task)
+        if self.host.closed:
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+        else:
+            self.host.task_created(task)
         return task
 
     def get_debug(self) -> bool:
@@ -161,17 +188,35 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         return False
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        self.host.unhandled(context.get("message", ""), context.get("exception"))
+        error, future = context.get("exception"), context.get("future")
+        if error is None:
+            return
+        if future is None:
+            self.host.callback_failed(error)
+        elif isinstance(future, NumberedTask):
+            # Its exception was never retrieved, and it is being deleted.
+            self.host.task_dropped(future, error)
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         """Do nothing: DurableTimerHandle.cancel() has told the machine."""
 
 
+_KNOWN_AS = {
+    "run_in_executor": "run_in_executor (as asyncio.to_thread, sync_to_async and the async ORM do)",
+    "create_connection": "create_connection (as asyncio.open_connection does)",
+    "subprocess_exec": "subprocess_exec (as asyncio.create_subprocess_exec does)",
+    "subprocess_shell": "subprocess_shell (as asyncio.create_subprocess_shell does)",
+}
+
+
 def _refusal(name: str) -> Callable[..., NoReturn]:
     def refuse(self: WorkflowLoop, *args: Any, **kwargs: Any) -> NoReturn:
+        for argument in args:
+            if asyncio.iscoroutine(argument):
+                argument.close()
         raise NotAllowedInWorkflowError(
-            f"workflow code called {name}, which cannot be replayed: threads, processes, sockets, files, signals and the "
-            "ORM belong into an activity; move this call into one"
+            f"workflow code called {_KNOWN_AS.get(name, name)}, which cannot be replayed: threads, processes, sockets, "
+            "files, operating system signals and the ORM belong into an activity; move this call into one"
         )
 
     refuse.__name__ = name
@@ -183,16 +228,3 @@ for _name in vars(asyncio.AbstractEventLoop):
     if not _name.startswith("_") and _name not in _IMPLEMENTED:
         setattr(WorkflowLoop, _name, _refusal(_name))
 WorkflowLoop.__abstractmethods__ = frozenset()  # type: ignore[attr-defined]
-
-
-def _ordered_as_completed(fs: Any, *args: Any, **kwargs: Any) -> Any:
-    """Wrap `asyncio.as_completed`, which puts bare coroutines into a set ordered by memory address.
-
-    On a workflow's loop each awaitable becomes a numbered task first, in the given order; elsewhere nothing changes.
-    """
-    if isinstance(asyncio._get_running_loop(), WorkflowLoop):
-        fs = [asyncio.ensure_future(awaitable) for awaitable in fs]
-    return _as_completed(fs, *args, **kwargs)
-
-
-asyncio.as_completed = _ordered_as_completed

@@ -1,0 +1,167 @@
+"""How an execution ends: the outcome of its main task, of tasks that nobody awaits, and the clean-up in between.
+
+The rules are those of `asyncio.run`, with two more: what was started is not forgotten, and no failure is. A workflow
+that returns waits for the activities and children it started; then its other tasks are cancelled, and the execution
+closes when their clean-up code has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .events import BackgroundTaskFailed, CommandEvent
+from .loop import NumberedTask
+
+if TYPE_CHECKING:
+    from .commands import Commands
+
+
+class ContinueAsNewRequest(BaseException):
+    """Raised by `workflow.continue_as_new()`; a BaseException so that `except Exception` lets it pass."""
+
+    def __init__(self, input: bytes) -> None:
+        self.input = input
+
+
+class Ending:
+    """Follows the tasks of one execution and finds its outcome."""
+
+    def __init__(self, commands: Commands, halt: Callable[[], None]) -> None:
+        self.tasks: dict[int, NumberedTask] = {}  # those that run
+        self.main: NumberedTask | None = None
+        self.result: bytes | None = None  # of the main task
+        self.failure: BaseException | None = None  # why the execution fails or is cancelled, once that is certain
+        self.continue_request: ContinueAsNewRequest | None = None
+        self.cancel_requested = False
+        self.recorded: CommandEvent | None = None  # on replay, the failure found at the event that is replayed
+        self.is_replaying = False
+        self._commands = commands
+        self._halt = halt
+        self._winding_down = False
+        self._failed: dict[int, weakref.ref[NumberedTask]] = {}  # tasks whose exception may still be retrieved
+        self._dropped: dict[int, BaseException] = {}  # exceptions that nobody can retrieve any more
+
+    # What the loop reports
+
+    def task_created(self, task: NumberedTask) -> None:
+        self.tasks[task.number] = task
+        task.add_done_callback(self._task_done)
+
+    def task_dropped(self, task: NumberedTask, error: BaseException) -> None:
+        """Take note of a failed task that is being deleted before anybody has retrieved its exception."""
+        # Called by the garbage collector, at any moment and in any thread: it may only add.
+        if task is not self.main:
+            self._dropped[task.number] = error
+
+    def callback_failed(self, error: BaseException) -> None:
+        """Fail for an error in a bare callback, which no task can carry."""
+        if self.failure is None and not any(_exception_of(task) is error for task in self.tasks.values()):
+            self.failure = error
+
+    def _task_done(self, task: asyncio.Task[Any]) -> None:
+        assert isinstance(task, NumberedTask)
+        self.tasks.pop(task.number, None)
+        error = _exception_of(task)
+        if error is None:
+            return
+        request = _find_request(error)
+        if request is not None and self.failure is None and self.result is None:
+            task._log_traceback = False
+            self.continue_request = request
+            self._halt()
+        elif task is not self.main:
+            number, failed = task.number, self._failed
+            failed[number] = weakref.ref(task, lambda ref: failed.pop(number, None) and None)
+
+    # What the machine asks
+
+    def cancel(self, reason: str) -> None:
+        """Cancel the main task; where it has returned already, give up waiting for what it started."""
+        self.cancel_requested = True
+        if self.main is None:
+            return
+        if not self.main.done():
+            self.main.cancel(reason or None)
+        elif self.failure is None:
+            self.failure = asyncio.CancelledError(reason)
+
+    def advance(self) -> bool:
+        """Move towards the close when all coroutines wait; return whether callbacks became ready."""
+        if self._winding_down:
+            return False
+        self._look_at_main()
+        if self.failure is None:
+            self.failure = self._find_dropped()
+        if self.failure is None:
+            if self.result is None or self._commands.futures:
+                return False
+            self.failure = self._find_unretrieved()
+        self._winding_down = True
+        for task in list(self.tasks.values()):
+            task.cancel()
+        return True
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the execution can close."""
+        if not self._winding_down or self.tasks:
+            return False
+        if self.failure is None:
+            self.failure = self._find_unretrieved()  # raised by clean-up code
+        return True
+
+    def _look_at_main(self) -> None:
+        if self.main is None or not self.main.done() or self.result is not None or self.failure is not None:
+            return
+        try:
+            self.result = self.main.result()
+        except BaseException as error:
+            self.failure = error
+
+    def _find_dropped(self) -> BaseException | None:
+        """Return the exception of a task that nobody can await any more: it is the instance's own then."""
+        if self.is_replaying:
+            return self._find_recorded()
+        if not self._dropped:
+            return None
+        number = min(self._dropped)
+        self._commands.decide(BackgroundTaskFailed(command=self._commands.next_number(), task=number))
+        return self._dropped[number]
+
+    def _find_recorded(self) -> BaseException | None:
+        if not isinstance(self.recorded, BackgroundTaskFailed):
+            return None
+        number = self.recorded.task
+        ref = self._failed.get(number)
+        task = None if ref is None else ref()
+        error = self._dropped.get(number) if task is None else _exception_of(task)
+        if error is not None:
+            self._commands.decide(BackgroundTaskFailed(command=self._commands.next_number(), task=number))
+        return error
+
+    def _find_unretrieved(self) -> BaseException | None:
+        """Return the exception of the first task whose exception nobody has retrieved."""
+        errors = self._dropped.copy()
+        for number, ref in self._failed.copy().items():
+            task = ref()
+            if task is not None and task._log_traceback and (error := _exception_of(task)) is not None:
+                errors[number] = error
+        return errors[min(errors)] if errors else None
+
+
+def _exception_of(task: NumberedTask) -> BaseException | None:
+    # Not `task.exception()`, which would mark it as retrieved.
+    return task._exception if task.done() and not task.cancelled() else None
+
+
+def _find_request(error: BaseException) -> ContinueAsNewRequest | None:
+    """Return the request that a task ended with, alone or out of task groups, unless something else failed there."""
+    if isinstance(error, ContinueAsNewRequest):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        requests = [_find_request(member) for member in error.exceptions]
+        return requests[0] if all(requests) else None
+    return None

@@ -1,0 +1,244 @@
+"""A runtime without a database: it feeds a machine, keeps its history, and replays that in every possible way.
+
+Time is virtual. Activities run in the order they were scheduled, due timers fire in order of time and command.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from django_workflows import registry
+from django_workflows.authoring.workflow import Workflow
+from django_workflows.engine import events as ev
+from django_workflows.engine.machine import Entry, Machine
+from django_workflows.engine.steps import InstanceInfo, Step
+from django_workflows.failures import Failure
+from django_workflows.payloads import decode, encode
+from django_workflows.registry import WorkflowDefinition
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+History = list[tuple[datetime, ev.Event]]
+Main = Workflow[Any, Any] | Callable[..., Coroutine[Any, Any, Any]]
+
+
+def new_machine(main: Main, *args: Any, execution_id: str = "execution-1") -> Machine:
+    """Return a machine as a worker builds one; `main` is a workflow, or a bare function that nobody registered."""
+    if isinstance(main, Workflow):
+        definition = main.definition
+    else:
+        definition = WorkflowDefinition(main, "tests.main", None, "")
+    info = InstanceInfo(
+        instance_id="instance-1", execution_id=execution_id, workflow=definition.name, queue="default", started_at=START
+    )
+    entry = _entry(definition, definition.signature.encode_arguments(args, {}))
+    return Machine(info, entry, default_location=definition.location)
+
+
+def _entry(definition: WorkflowDefinition, payload: bytes) -> Entry:
+    async def enter(args: list[Any], kwargs: dict[str, Any]) -> bytes:
+        return definition.signature.encode_result(await definition.function(*args, **kwargs))
+
+    return lambda: enter(*definition.signature.decode_arguments(payload))
+
+
+class Run:
+    """One instance, driven by hand or by `finish()`."""
+
+    def __init__(self, main: Main, *args: Any, signals: tuple[ev.CarriedSignal, ...] = (), start: bool = True) -> None:
+        self.main, self.args = main, args
+        self.machine = new_machine(main, *args)
+        self.now = START
+        self.history: History = []
+        if start:
+            self.send(ev.InstanceStarted(signals=list(signals)))
+
+    # Driving by hand
+
+    def send(self, *inputs: ev.InputEvent) -> Step:
+        """Offer inputs as one batch, as one turn of a worker does."""
+        step = self.machine.step(inputs, self.now)
+        self.history += [(step.time, event) for event in step.events]
+        return step
+
+    def signal(self, name: str, value: Any = None) -> Step:
+        return self.send(signal(name, value))
+
+    def cancel(self, reason: str = "") -> Step:
+        return self.send(ev.CancelRequested(reason))
+
+    def complete(self, command: int, value: Any = None) -> Step:
+        return self.send(completed(command, value))
+
+    def fail(self, command: int, error: BaseException) -> Step:
+        return self.send(ev.ActivityFailed(command=command, failure=Failure.of(error)))
+
+    def fire(self, command: int) -> Step:
+        return self.send(ev.TimerFired(command))
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock and fire what falls due, each timer at its own time."""
+        until = self.now + timedelta(seconds=seconds)
+        while (due := self.next_timer()) is not None and due.fire_at <= until:
+            self.now = max(self.now, due.fire_at)
+            self.fire(due.command)
+        self.now = until
+
+    # Driving by itself
+
+    def finish(self) -> Run:
+        """Run activities and children, then timers, until the instance closes or waits for a message."""
+        for _ in range(100_000):
+            if self.closing is not None:
+                break
+            if (work := self.next_work()) is not None:
+                self.send(_outcome(work))
+            elif (timer := self.next_timer()) is not None:
+                self.now = max(self.now, timer.fire_at)
+                self.fire(timer.command)
+            else:
+                break
+        else:
+            raise AssertionError("the workflow goes on for ever")
+        return self
+
+    def next_work(self) -> ev.NamedCommandEvent | None:
+        return next((event for event in self.open() if isinstance(event, ev.NamedCommandEvent)), None)
+
+    def next_timer(self) -> ev.TimerStarted | None:
+        timers = [event for event in self.open() if isinstance(event, ev.TimerStarted)]
+        return min(timers, key=lambda timer: (timer.fire_at, timer.command), default=None)
+
+    def open(self) -> list[ev.CommandEvent]:
+        return self.machine.open_commands()
+
+    # Looking
+
+    @property
+    def events(self) -> list[ev.Event]:
+        return [event for _, event in self.history]
+
+    @property
+    def types(self) -> list[str]:
+        """The kinds of the events, without the words that all share."""
+        return [event.type for event in self.events]
+
+    @property
+    def closing(self) -> ev.ClosingEvent | None:
+        last = self.events[-1] if self.history else None
+        return last if isinstance(last, ev.ClosingEvent) else None
+
+    @property
+    def result(self) -> Any:
+        assert isinstance(self.closing, ev.InstanceCompleted), f"expected a result, found {self.closing}"
+        return msgspec.json.decode(self.closing.result)
+
+    @property
+    def failure(self) -> Failure:
+        assert isinstance(self.closing, ev.InstanceFailed), f"expected a failure, found {self.closing}"
+        return self.closing.failure
+
+    def scheduled(self) -> list[tuple[str, list[Any]]]:
+        """The activities by short name, with their arguments."""
+        return [
+            (event.name.rpartition(".")[2], msgspec.json.decode(event.input)[0])
+            for event in self.events
+            if isinstance(event, ev.ActivityScheduled)
+        ]
+
+
+def run(main: Main, *args: Any) -> Run:
+    """Run an instance until it closes or waits for a message, and check that its history replays."""
+    finished = Run(main, *args).finish()
+    assert_replays(finished)
+    return finished
+
+
+def signal(name: str, value: Any = None) -> ev.SignalReceived:
+    return ev.SignalReceived(name, msgspec.Raw(encode(value, what="a test's signal")))
+
+
+def completed(command: int, value: Any = None) -> ev.ActivityCompleted:
+    return ev.ActivityCompleted(command, msgspec.Raw(encode(value, what="a test's result")))
+
+
+def _outcome(work: ev.NamedCommandEvent) -> ev.ResultEvent:
+    if isinstance(work, ev.ChildScheduled):
+        return _child_outcome(work)
+    assert isinstance(work, ev.ActivityScheduled)
+    definition = registry.activities.get(work.name)
+    assert definition is not None
+    args, kwargs = definition.signature.decode_arguments(work.input)
+    try:
+        value = definition.function(*args, **kwargs)
+    except Exception as error:
+        return ev.ActivityFailed(command=work.command, failure=Failure.of(error))
+    return ev.ActivityCompleted(work.command, msgspec.Raw(definition.signature.encode_result(value)))
+
+
+def _child_outcome(work: ev.ChildScheduled) -> ev.ResultEvent:
+    definition = registry.workflows.get(work.name)
+    assert definition is not None
+    args, _ = definition.signature.decode_arguments(work.input)
+    child = Run(Workflow(definition), *args).finish()
+    if isinstance(child.closing, ev.InstanceFailed):
+        return ev.ChildFailed(command=work.command, failure=child.failure)
+    return ev.ChildCompleted(work.command, msgspec.Raw(encode(child.result, what="a test's result")))
+
+
+# Replaying
+
+
+def assert_replays(ran: Run, *, most_cuts: int = 60) -> None:
+    """Replay the history whole, up to each input event, and cut there with the rest live: the decisions are the same."""
+    history = [(time, _restored(event)) for time, event in ran.history]
+    cuts = [number for number, (_, event) in enumerate(history) if isinstance(event, ev.InputEvent)]
+    for cut in [*cuts[:: len(cuts) // most_cuts + 1], len(history)]:
+        machine = replayed(ran.main, ran.args, history[:cut])
+        assert machine.history_length == cut
+        for time, block in _blocks(history[cut:]):
+            step = machine.step(block[:1], time)  # type: ignore[arg-type]
+            assert [_shown(event) for event in step.events] == [_shown(event) for event in block]
+            assert machine.history_length <= len(history)
+        machine.dispose()
+
+
+def replayed(main: Main, args: tuple[Any, ...], history: History) -> Machine:
+    machine = new_machine(main, *args)
+    machine.replay(history)
+    return machine
+
+
+def _blocks(history: History) -> Iterator[tuple[datetime, list[ev.Event]]]:
+    block: list[ev.Event] = []
+    begun = START
+    for time, event in history:
+        if isinstance(event, ev.InputEvent):
+            if block:
+                yield begun, block
+            begun, block = time, []
+        block.append(event)
+    if block:
+        yield begun, block
+
+
+def _restored(event: ev.Event) -> ev.Event:
+    return ev.decode_event(event.type, ev.encode_event(event))
+
+
+def _shown(event: ev.Event) -> Any:
+    """Return the event for comparison, without what a traceback says about the road to it."""
+    fields = decode(ev.encode_event(event), dict[str, Any], what="an event")
+    if isinstance(event, ev.InstanceFailed | ev.SideEffectRecorded) and event.failure is not None:
+        fields["failure"] = event.failure.type, event.failure.message
+    return event.type, fields
+
+
+async def forever() -> None:
+    """Wait for nothing, as in `asyncio`."""
+    await asyncio.Event().wait()
