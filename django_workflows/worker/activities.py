@@ -56,6 +56,7 @@ class Attempt:
     queued_at: float
     started: bool = False
     deadline: float | None = None
+    limit: str = ""  # the timeout that sets the deadline
     coroutine_task: asyncio.Task[None] | None = None
     is_in_thread: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -106,6 +107,10 @@ class ActivityPool:
     def __len__(self) -> int:
         return len(self._attempts)
 
+    def chains(self) -> set[int]:
+        """Return the chains whose activities are in the pool."""
+        return {attempt.task.chain for attempt in list(self._attempts.values())}
+
     def running_since(self, moment: float) -> set[TaskKey]:
         """Return the attempts that came to the pool before a monotonic time."""
         return {key for key, attempt in list(self._attempts.items()) if attempt.queued_at <= moment}
@@ -124,12 +129,15 @@ class ActivityPool:
         ahead = min(_MOST_AHEAD, int(self.threads * _LEAD / max(self._mean_seconds, 1e-6)))
         return self.threads + ahead - (len(self._attempts) - asynchronous) - self._stuck
 
-    def submit(self, task: ClaimedTask, definition: ActivityDefinition) -> None:
+    def submit(self, task: ClaimedTask, definition: ActivityDefinition, seconds_left: float | None) -> None:
+        """Queue an attempt; `seconds_left` is what remains of its schedule_to_close timeout."""
         info = ActivityInfo(
             activity=task.name, attempt=task.attempt, instance_id=task.instance_id, execution_id=task.execution_id,
             queue=task.queue, scheduled_at=task.scheduled_at,
         )  # fmt: skip
         attempt = Attempt(task, definition, ActivityContext(info, threading.Event()), time.monotonic())
+        if seconds_left is not None:
+            attempt.deadline, attempt.limit = attempt.queued_at + seconds_left, "schedule_to_close"
         self._attempts[task.key] = attempt
         if definition.is_async:
             self._async_seen = True
@@ -144,14 +152,13 @@ class ActivityPool:
             self._abandon(attempt)
 
     def expire(self) -> None:
-        """Fail the attempts that are over their start_to_close timeout."""
+        """Fail the attempts that are over one of their timeouts."""
         now = time.monotonic()
         for attempt in list(self._attempts.values()):
             if attempt.deadline is not None and attempt.deadline <= now:
-                limit = attempt.task.options["start_to_close"]
                 error = ActivityTimeout(
-                    f"{attempt.task.name}, attempt {attempt.task.attempt}, ran longer than its start_to_close_timeout "
-                    f"of {limit:g} s"
+                    f"{attempt.task.name}, attempt {attempt.task.attempt}, ran longer than its {attempt.limit}_timeout "
+                    f"of {attempt.task.options[attempt.limit]:g} s"
                 )
                 self._finish(attempt, AttemptResult(attempt.task, error=error))
                 self._abandon(attempt)
@@ -202,7 +209,9 @@ class ActivityPool:
             attempt.is_in_thread = not attempt.definition.is_async
         limit = attempt.task.options.get("start_to_close")
         if limit is not None:
-            attempt.deadline = time.monotonic() + limit
+            deadline = time.monotonic() + limit
+            if attempt.deadline is None or deadline < attempt.deadline:
+                attempt.deadline, attempt.limit = deadline, "start_to_close"
         return True
 
     # Sync activities

@@ -103,7 +103,8 @@ class Attempts:
             )
             self._report(AttemptResult(task, error=error))
         else:
-            self.pool.submit(task, definition)
+            left = None if task.expires_at is None else (task.expires_at - self.clock.now()).total_seconds()
+            self.pool.submit(task, definition, left)
 
     def start_eager(self, step: InstanceStep, event: ActivityScheduled) -> None:
         """Start an activity that this step inserted already leased."""

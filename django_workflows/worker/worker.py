@@ -102,6 +102,8 @@ class Worker:
     # One incarnation: a worker row from registration to death
 
     def _run_incarnation(self, watch: StepWatch) -> None:
+        # Its own mailbox: what the pool of a fenced incarnation still reports is nobody's.
+        self._mailbox = queue.SimpleQueue()
         clock = DatabaseClock()
         pool: ActivityPool | None = None
         self._register(clock)
