@@ -102,9 +102,6 @@ class WorkflowSettings:
     max_payload_bytes: Count = 2 * 1024 * 1024
     # Seconds that one step of a workflow may compute before it counts as deadlocked.
     step_time_limit: Seconds = 2.0
-    # History events of one execution: a warning is logged at the first, the instance fails at the second.
-    history_warn: Count = 10_000
-    history_limit: Count = 50_000
     # Sync and async activities that one worker process runs at a time.
     threads: Count = 8
     async_activities: Count = 100
@@ -131,7 +128,6 @@ def _read(configured: object) -> WorkflowSettings:
         values[key.lower()] = readers[key](path, value)
     result = WorkflowSettings(**values)
     _check_order(result, "poll_interval_min", "poll_interval_max")
-    _check_order(result, "history_warn", "history_limit")
     return result
 
 

@@ -69,10 +69,6 @@ class UnknownWorkflowError(WorkflowsError):
     """No workflow is registered under the name that an instance carries."""
 
 
-class HistoryLimitExceeded(WorkflowsError):
-    """An instance's history outgrew the HISTORY_LIMIT setting."""
-
-
 # What activities and child workflows raise into the workflow that awaits them.
 
 

@@ -49,7 +49,6 @@ def test_durations_may_be_numbers_of_seconds() -> None:
         ({"RETENTION": {"running": 1}}, r"\"RETENTION\"\]\['running'\] must be keyed by a closed status"),
         ({"RETENTION": {"failed": "1"}}, r'"RETENTION"\]\["failed"\] must be a timedelta'),
         ({"POLL_INTERVAL_MIN": 1}, r'"POLL_INTERVAL_MIN"\] must be at most DJANGO_WORKFLOWS\["POLL_INTERVAL_MAX"\]'),
-        ({"HISTORY_LIMIT": 5}, r'"HISTORY_WARN"\] must be at most DJANGO_WORKFLOWS\["HISTORY_LIMIT"\] \(5\), found'),
         ([], r"DJANGO_WORKFLOWS must be a dict, found \[\] \(list\)"),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 
 from django_workflows.engine.events import InputEvent
@@ -79,9 +79,7 @@ class StickyCache:
         for held in self:
             self.drop(held)
 
-    def surplus(self) -> list[Held]:
-        """Return the idle instances to evict, least recently used first."""
+    def surplus(self, running: Set[int]) -> list[Held]:
+        """Return the instances to evict: idle, and not of the chains whose activities run here; the least used first."""
         excess = len(self._held) - self.size
-        if excess <= 0:
-            return []
-        return [held for held in self if held.is_idle][:excess]
+        return [held for held in self if held.is_idle and held.chain.chain not in running][:excess]

@@ -42,6 +42,7 @@ from .timers import TimerHeap
 
 logger = logging.getLogger("django_workflows.worker")
 
+_FEWEST_CLAIMS = 64  # instances claimed at a time however full the cache is
 _BUSY_PAUSE = 0.02  # before a step whose rows were locked is offered again
 _MOST_INPUTS = 500  # of one instance in one step
 _LONGEST_BLOCK = 60.0  # seconds between two tries of a blocked instance
@@ -156,9 +157,14 @@ class TurnLoop:
                 self._mark(held)
         # Sampled, so that workers do not all reach for the same ones.
         random.shuffle(findings.candidates)
-        batch.claim_instances = findings.candidates[: max(64, self.cache.size - len(self._ready))]
+        batch.claim_instances = findings.candidates[: self._room()]
         batch.claim_tasks = findings.tasks
         self._load(findings.adopted)
+
+    def _room(self) -> int:
+        """Return how many instances may be claimed without evicting one that has work under way here."""
+        under_way = len(self._ready) + (0 if self.attempts is None else len(self.attempts))
+        return max(_FEWEST_CLAIMS, self.cache.size - under_way)
 
     def _take_result(self, batch: TurnBatch, result: AttemptResult) -> None:
         assert self.attempts is not None
@@ -208,8 +214,9 @@ class TurnLoop:
                     self._block(held, error)
             if held.uncommitted is not None and held.not_before <= time.monotonic():
                 batch.steps.append(held.uncommitted)
-        for held in self.cache.surplus():
-            batch.releases.append(held.chain)
+        if len(self.cache) > self.cache.size:
+            running = set() if self.attempts is None else self.attempts.pool.chains()
+            batch.releases = [held.chain for held in self.cache.surplus(running)]
 
     def _step_one(self, held: Held, now: datetime) -> InstanceStep:
         inputs = held.inputs[:_MOST_INPUTS]

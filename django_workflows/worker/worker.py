@@ -79,7 +79,11 @@ class Worker:
         self._mailbox.put(WAKE)
 
     def run(self) -> None:
-        """Work until stopped; with `burst`, until there is nothing left to do now."""
+        """Work until stopped; with `burst`, until there is nothing left to do now.
+
+        Raises ImproperlyConfigured for a database whose configuration is unsafe for workers.
+        """
+        self.database.dialect.refuse_unsafe()
         install_audit_hook()
         watch = StepWatch(get_settings().step_time_limit)
         watch.start()
