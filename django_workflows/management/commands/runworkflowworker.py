@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import threading
 from argparse import ArgumentParser
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from types import FrameType
 from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
-from django.utils.autoreload import DJANGO_AUTORELOAD_ENV, run_with_reloader
+from django.utils.autoreload import DJANGO_AUTORELOAD_ENV, file_changed, run_with_reloader
 
 from django_workflows.conf import get_settings
 from django_workflows.worker.processes import run_processes
 from django_workflows.worker.worker import Worker, WorkerOptions
 
+_RELOAD_GRACE = 5.0  # seconds for running activities when code changes
 _LEVELS = {0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG, 3: logging.DEBUG}
 
 
@@ -28,21 +31,21 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         defaults = get_settings()
-        parser.add_argument("--queue", action="append", dest="queues", metavar="NAME",
-                            help=f"serve this queue; repeatable; default: {defaults.default_queue}")  # fmt: skip
-        parser.add_argument("--threads", type=_positive, default=defaults.threads,
-                            help="sync activities at a time in each process; default: %(default)s")  # fmt: skip
-        parser.add_argument("--processes", type=_positive, default=1,
-                            help="worker processes; a process that dies is replaced; default: %(default)s")  # fmt: skip
+        add = parser.add_argument
+        add("--queue", action="append", dest="queues", metavar="NAME", help="serve this queue; repeatable")
+        add(
+            "--threads", type=_positive, default=defaults.threads, help="sync activities at a time, default %(default)s"
+        )
+        add("--processes", type=_positive, default=1, help="worker processes; one that dies is replaced")
         kind = parser.add_mutually_exclusive_group()
-        kind.add_argument("--workflow-only", action="store_true", help="run workflow code, leave activities to others")
-        kind.add_argument("--activity-only", action="store_true", help="run activities, leave workflow code to others")
-        parser.add_argument("--burst", action="store_true", help="exit when there is nothing left to do now")
-        parser.add_argument("--grace", type=float, metavar="SECONDS",
-                            help="how long a drain waits for running activities; default: the SHUTDOWN_GRACE setting")  # fmt: skip
+        kind.add_argument("--workflow-only", action="store_true", help="leave activities to other workers")
+        kind.add_argument("--activity-only", action="store_true", help="leave workflow code to other workers")
+        add("--burst", action="store_true", help="exit when there is nothing left to do now")
+        add("--grace", type=float, metavar="SECONDS", help="how long a drain waits for running activities")
         reload = parser.add_mutually_exclusive_group()
-        reload.add_argument("--reload", action="store_true", dest="reload", default=None,
-                            help="restart when code changes; default: on with DEBUG, off otherwise")  # fmt: skip
+        reload.add_argument(
+            "--reload", action="store_true", default=None, help="restart when code changes; on by default with DEBUG"
+        )
         reload.add_argument("--no-reload", action="store_false", dest="reload")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -82,15 +85,23 @@ def _worker_options(options: dict[str, Any]) -> WorkerOptions:
 
 
 def _run_reloading(worker: Worker) -> None:
-    """Run under Django's autoreloader, which runs the worker in a thread: signals are caught in the main one first."""
-    import os
+    """Run under Django's autoreloader, which runs the worker in a thread and replaces the process on a change.
 
-    if os.environ.get(DJANGO_AUTORELOAD_ENV) != "true":
+    What the old process holds is given back first, or the new one would wait for its lease to run out.
+    """
+
+    def drain(**signal: Any) -> None:
+        worker.stop()
+        if worker.ready.is_set():
+            worker.stopped.wait(_RELOAD_GRACE)
+
+    file_changed.connect(drain, dispatch_uid="django_workflows")
+    try:
         run_with_reloader(worker.run)
-        return
-    handler = _stop_handler(worker, exit_after=True)
-    signal.signal(signal.SIGTERM, handler)
-    run_with_reloader(worker.run)
+    finally:
+        # Ctrl-C ends both processes; only the one that runs the worker has something to give back.
+        if os.environ.get(DJANGO_AUTORELOAD_ENV) == "true":
+            drain()
 
 
 @contextmanager
@@ -108,28 +119,17 @@ def _stopped_by_signals(worker: Worker) -> Iterator[None]:
             signal.signal(number, old)
 
 
-def _stop_handler(worker: Worker, *, exit_after: bool = False) -> Any:
-    received = []
+def _stop_handler(worker: Worker) -> Callable[[int, FrameType | None], None]:
+    received: list[int] = []
 
-    def handle(number: int, frame: Any) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        worker.stop()
         if len(received) > 1:
-            # At once: what this process holds is taken over by others when its lease runs out.
-            import os
-
+            # At once: what this process holds is taken over by others when its lease has run out.
             os._exit(1)
-        if exit_after:
-            threading.Thread(target=_exit_when_stopped, args=(worker,), daemon=True).start()
+        worker.stop()
 
     return handle
-
-
-def _exit_when_stopped(worker: Worker) -> None:
-    import os
-
-    worker.stopped.wait()
-    os._exit(0)
 
 
 def _log_to_terminal(level: int) -> None:
