@@ -188,10 +188,10 @@ class TurnLoop:
             batch.outcomes.append(Outcome(task, outcome))
 
     def _fire_timers(self) -> None:
-        for chain, command in self._timers.pop_due(self.clock.time()):
+        for chain, key in self._timers.pop_due(self.clock.time()):
             held = self.cache.get(chain)
-            if held is not None:
-                held.inputs.append(Input(ev.TimerFired(command)))
+            if held is not None and held.chain.instance == key.instance:
+                held.inputs.append(Input(ev.TimerFired(key.command)))
                 self._mark(held)
 
     def _mark(self, held: Held) -> None:
@@ -297,7 +297,7 @@ class TurnLoop:
                     assert self.attempts is not None
                     self.attempts.start_eager(step, event)
                 case ev.TimerStarted():
-                    self._timers.arm(chain.chain, event)
+                    self._timers.arm(chain, event)
                 case ev.ActivityScheduled() | ev.ChildScheduled() | ev.ChildCancelRequested():
                     self.finder.hint()
                 case ev.ClosingEvent():
@@ -333,7 +333,7 @@ class TurnLoop:
         assert held.machine is not None
         for event in held.machine.open_commands():
             if isinstance(event, ev.TimerStarted):
-                self._timers.arm(held.chain.chain, event)
+                self._timers.arm(held.chain, event)
         if loaded.chain.blocks and not held.inputs:
             # The code that was missing is there: an empty step says that the instance runs again.
             held.uncommitted = InstanceStep(held.chain, Step(time=self.clock.now()))
