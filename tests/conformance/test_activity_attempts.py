@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -85,11 +86,15 @@ async def back_off() -> int:
     return await fail_until.using(retry=BACKING_OFF)(4)
 
 
+def _failed_task(attempt: int) -> ActivityTask | None:
+    return ActivityTask.objects.filter(attempt=attempt, owner_id=None).first()
+
+
 def test_pauses_are_those_of_the_policy(worker: Worker) -> None:
     """The clock is moved by hand: each failed attempt waits in its row, and is made due."""
     handle = back_off.start()
     for attempt, pause in enumerate([HOUR, 3 * HOUR, 5 * HOUR], 1):
-        task = eventually(lambda attempt=attempt: ActivityTask.objects.filter(attempt=attempt, owner_id=None).first())
+        task = eventually(partial(_failed_task, attempt))
         now = Database().now()
         assert task.available_at is not None and task.last_failure is not None
         assert timedelta(0) <= now + pause - task.available_at < timedelta(seconds=20)
@@ -383,7 +388,8 @@ def outlast_lease(key: str) -> int:
     """Return once its worker has renewed its lease for the length of two leases."""
     note(key, "started")
     worker_id = ActivityTask.objects.get(name="attempts.outlast_lease").owner_id
-    eventually(lambda: WorkerRow.objects.get(pk=worker_id).beat >= 6, timeout=30)
+    assert worker_id is not None
+    eventually(lambda: WorkerRow.objects.filter(id=worker_id, beat__gte=6).exists(), timeout=30)
     return activity.info().attempt
 
 
