@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from django.db.models.functions import Now
-
 from django_workflows.engine.events import CancelRequested, ChildFailed, InstanceTerminated, encode_event
 from django_workflows.exceptions import ChildWorkflowTerminated
 from django_workflows.failures import Failure
 from django_workflows.models import HistoryEvent, InboxEvent, InstanceStatus, OpenInstance, WorkflowInstance
 
-from .database import Database
+from .database import Database, DatabaseNow
 
 
 def close_terminated(database: Database, open_row: OpenInstance, reason: str) -> None:
@@ -18,11 +16,11 @@ def close_terminated(database: Database, open_row: OpenInstance, reason: str) ->
     instance = instances.select_for_update().get(pk=open_row.instance_id)
     sequence = open_row.history_length + 1
     HistoryEvent.objects.using(database.alias).create(
-        instance_id=instance.pk, sequence=sequence, type="InstanceTerminated", time=Now(),
+        instance_id=instance.pk, sequence=sequence, type="InstanceTerminated", time=DatabaseNow(),
         data=encode_event(InstanceTerminated(command=0, reason=reason)),
     )  # fmt: skip
     instances.filter(pk=instance.pk).update(
-        status=InstanceStatus.TERMINATED, closed_at=Now(), history_length=sequence,
+        status=InstanceStatus.TERMINATED, closed_at=DatabaseNow(), history_length=sequence,
         failure=Failure(type="django_workflows.exceptions.WorkflowTerminated", message=reason).encode().decode(),
     )  # fmt: skip
     _tell_parent(database, instance, reason)
@@ -36,7 +34,7 @@ def cancel_children(database: Database, parent_id: int, reason: str) -> None:
         database,
         [
             InboxEvent(
-                chain_id=child.chain, type="CancelRequested", queue=child.queue, created_at=Now(),
+                chain_id=child.chain, type="CancelRequested", queue=child.queue, created_at=DatabaseNow(),
                 data=encode_event(CancelRequested(reason)),
             )
             for child in children.only("id", "chain_id", "queue")
@@ -61,7 +59,7 @@ def _tell_parent(database: Database, instance: WorkflowInstance, reason: str) ->
         [
             InboxEvent(
                 chain_id=parent.chain, instance_id=parent.pk, type=event.type, data=encode_event(event),
-                queue=parent.queue, created_at=Now(),
+                queue=parent.queue, created_at=DatabaseNow(),
             )
         ],
     )  # fmt: skip

@@ -9,11 +9,20 @@ from typing import Any
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
+from django.db.models.functions import Now
 
 from django_workflows.conf import get_settings
 
 from .dialects import dialect_of
 from .dialects.base import Dialect
+
+
+class DatabaseNow(Now):
+    """The database's clock inside a statement, as the statement's time and in UTC."""
+
+    def as_mysql(self, compiler: Any, connection: Any, **extra_context: Any) -> Any:
+        # Django's own is in the time zone of the session, which is the server's on an application's connection.
+        return self.as_sql(compiler, connection, template="UTC_TIMESTAMP(6)", **extra_context)
 
 
 class Database:

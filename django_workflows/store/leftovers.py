@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from django.db.models import Exists, OuterRef
+from collections.abc import Iterable
+from typing import Any
+
+from django.db.models import Exists, Model, OuterRef
 
 from django_workflows.models import ActivityTask, InboxEvent, OpenInstance, Timer
 
@@ -17,56 +20,60 @@ def collect_inbox(database: Database, rows: list[InboxRow]) -> None:
 
     Safe at once: an open row is inserted in the transaction of its first inbox row, and chain ids are never reused.
     """
-    inbox = InboxEvent.objects.using(database.alias)
-    garbage = [row.id for row in rows if row.type != "SignalReceived"]
-    undelivered = [row.id for row in rows if row.type == "SignalReceived"]
-    for model_rows, action in ((garbage, "delete"), (undelivered, "park")):
-        if not model_rows:
-            continue
-        with database.atomic():
-            found = list(
-                inbox.select_for_update(skip_locked=True).filter(pk__in=model_rows).values_list("pk", flat=True)
-            )
-            if action == "delete":
-                inbox.filter(pk__in=found).delete()
-            else:
-                inbox.filter(pk__in=found).update(queue=None)
+    _delete(database, InboxEvent, ("id",), [row.id for row in rows if row.type != "SignalReceived"])
+    _park(database, [row.id for row in rows if row.type == "SignalReceived"])
 
 
 def park_blocked(database: Database, rows: list[InboxRow]) -> None:
     """Take the inbox rows of blocked, unowned instances out of the poll's range.
 
-    A later claim loads by chain and so finds parked rows too; the condition keeps rows of an instance that was
-    claimed in between, whose owner reads the poll.
+    A later claim loads by chain and so finds parked rows too; rows of an instance that was claimed in between are left
+    alone, since its owner reads the poll.
     """
     blocked = OpenInstance.objects.using(database.alias).filter(
         chain_id=OuterRef("chain_id"), owner_id__isnull=True, blocks__gt=0
     )
-    ids = [row.id for row in rows]
-    InboxEvent.objects.using(database.alias).filter(Exists(blocked), pk__in=ids).update(queue=None)
+    found = InboxEvent.objects.using(database.alias).filter(Exists(blocked), pk__in=[row.id for row in rows])
+    _park(database, list(found.values_list("pk", flat=True)))
 
 
 def sweep(database: Database) -> int:
-    """Delete activity tasks, timers and parked inbox rows whose execution is not open any more; return how many."""
-    opened = OpenInstance.objects.using(database.alias).filter(instance_id=OuterRef("instance_id"))
+    """Delete activity tasks, timers and parked inbox rows whose execution is not open any more; return how many.
+
+    Read without locks first: in one snapshot, work without an open row is garbage for good. A locking read may see a
+    row that is younger than what its subquery sees.
+    """
+    opened = OpenInstance.objects.using(database.alias)
+    closed = ~Exists(opened.filter(instance_id=OuterRef("instance_id")))
     removed = 0
     for model in (ActivityTask, Timer):
-        rows = model._default_manager.using(database.alias).filter(~Exists(opened))
-        with database.atomic():
-            keys = [key for (key,) in rows.select_for_update(skip_locked=True).values_list("pk")[:_SWEEP]]
-            if keys:
-                removed += model._default_manager.using(database.alias).filter(pk__in=keys).delete()[0]
-    return removed + _sweep_parked(database)
+        work = model._default_manager.using(database.alias).filter(closed)
+        keys = work.values_list("instance_id", "command")[:_SWEEP]
+        removed += _delete(database, model, ("instance_id", "command"), keys)
+    # What was parked while its instance was blocked and then terminated: no poll meets these rows.
+    parked = InboxEvent.objects.using(database.alias).filter(
+        ~Exists(opened.filter(chain_id=OuterRef("chain_id"))), queue__isnull=True
+    )
+    garbage = parked.exclude(type="SignalReceived").values_list("id", flat=True)[:_SWEEP]
+    return removed + _delete(database, InboxEvent, ("id",), garbage)
 
 
-def _sweep_parked(database: Database) -> int:
-    """Delete what was parked while its instance was blocked and then terminated: no poll meets these rows."""
-    opened = OpenInstance.objects.using(database.alias).filter(chain_id=OuterRef("chain_id"))
-    inbox = InboxEvent.objects.using(database.alias)
-    rows = inbox.filter(~Exists(opened), queue__isnull=True).exclude(type="SignalReceived")
-    with database.atomic():
-        keys = list(rows.select_for_update(skip_locked=True).values_list("pk", flat=True)[:_SWEEP])
-        return inbox.filter(pk__in=keys).delete()[0] if keys else 0
+def _delete(database: Database, model: type[Model], key: tuple[str, ...], keys: Iterable[Any]) -> int:
+    """Delete rows by primary key, except those that somebody holds locked; return how many."""
+    if not (candidates := list(keys)):
+        return 0
+    with database.atomic(), database.cursor() as cursor:
+        found = database.dialect.select(cursor, model, key, key, candidates, lock="skip")
+        return database.dialect.delete(cursor, model, key, [tuple(row) for row in found]) if found else 0
+
+
+def _park(database: Database, ids: list[int]) -> None:
+    if not ids:
+        return
+    with database.atomic(), database.cursor() as cursor:
+        found = database.dialect.select(cursor, InboxEvent, ("id",), ("id",), ids, lock="skip")
+        if found:
+            database.dialect.update(cursor, InboxEvent, ("id",), ("queue",), [(row[0], None) for row in found])
 
 
 def wake_blocked(database: Database, now: object) -> int:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import msgspec
-from django.db.models.functions import Now
 
 from django_workflows.engine.events import CancelRequested, InputEvent, SignalReceived, encode_event
 from django_workflows.exceptions import InstanceNotFound, InstanceNotRunning
 from django_workflows.models import InboxEvent, OpenInstance, WorkflowInstance
 
 from . import closing
-from .database import Database
+from .database import Database, DatabaseNow
 from .keys import key_of
 
 
@@ -62,7 +61,7 @@ def _send(database: Database, instance_id: str, execution_id: str | None, event:
         type=event.type,
         data=encode_event(event),
         queue=open_row.queue,
-        created_at=Now(),
+        created_at=DatabaseNow(),
     )
 
 

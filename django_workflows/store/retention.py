@@ -43,17 +43,19 @@ def prune(database: Database, closed_before: datetime, statuses: Iterable[str] |
 
     Those that others hold locked are left for the next time.
     """
-    removed, after = 0, 0
+    removed = 0
+    held: set[int] = set()
     closed = WorkflowInstance.objects.using(database.alias).filter(closed_at__lt=closed_before)
     if statuses is not None:
         closed = closed.filter(status__in=list(statuses))
     while True:
-        page = list(closed.filter(pk__gt=after).order_by("pk").values_list("pk", "history_length")[:BATCH])
-        if not page:
+        rows = closed.exclude(pk__in=held).order_by("closed_at", "id")
+        batch = _bounded(list(rows.values_list("pk", "history_length")[:BATCH]))
+        if not batch:
             return removed
-        batch = _bounded(page)
-        removed += _remove_batch(database, batch, skip_locked=True)
-        after = batch[-1]
+        done = _remove_batch(database, batch, skip_locked=True)
+        removed += len(done)
+        held |= set(batch) - set(done)
 
 
 def _bounded(page: list[tuple[int, int]]) -> list[int]:
@@ -68,20 +70,20 @@ def _bounded(page: list[tuple[int, int]]) -> list[int]:
     return batch
 
 
-def _remove_batch(database: Database, candidates: list[int], *, skip_locked: bool) -> int:
+def _remove_batch(database: Database, candidates: list[int], *, skip_locked: bool) -> list[int]:
     with database.atomic():
         instances = WorkflowInstance.objects.using(database.alias).filter(pk__in=candidates, closed_at__isnull=False)
         locked = list(instances.select_for_update(skip_locked=skip_locked).values_list("pk", "chain_id"))
         keys = [pk for pk, _ in locked]
         if not keys:
-            return 0
+            return []
         with database.cursor() as cursor:
             for model, second in ((ActivityTask, "command"), (Timer, "command"), (HistoryEvent, "sequence")):
                 rows = model._default_manager.using(database.alias).filter(instance_id__in=keys)
                 _delete(database, cursor, model, ("instance_id", second), rows.values_list("instance_id", second))
             _delete(database, cursor, InboxEvent, ("id",), _inbox_of(database, locked))
             _delete(database, cursor, WorkflowInstance, ("id",), keys)
-    return len(keys)
+    return keys
 
 
 def _inbox_of(database: Database, instances: list[tuple[int, int | None]]) -> Iterable[int]:

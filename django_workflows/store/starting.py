@@ -7,19 +7,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.db import IntegrityError, transaction
-from django.db.models.functions import Now
+from django.db import IntegrityError, OperationalError, transaction
 
 from django_workflows.engine.events import InstanceStarted, encode_event
 from django_workflows.exceptions import InstanceAlreadyExists
 from django_workflows.models import InboxEvent, InstanceStatus, OpenInstance, WorkflowInstance
 
 from . import closing
-from .database import Database
+from .database import Database, DatabaseNow
 from .keys import key_of
 
 _STARTED = encode_event(InstanceStarted())
 _BATCH = 500
+_TRIES = 5
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class NewInstance:
             subject_pk=self.subject_pk,
             attributes=self.attributes,
             # The database's clock: workers time the first step by it.
-            created_at=Now(),
+            created_at=DatabaseNow(),
         )
 
 
@@ -59,15 +59,30 @@ def start(database: Database, new: NewInstance, on_conflict: str) -> WorkflowIns
 
     `on_conflict` is "raise", "use_existing" or "terminate_existing".
     """
-    row = new.as_row()
-    with database.atomic():
-        existing = _insert_or_find(database, new, row, on_conflict)
+    row, existing = _start_or_find(database, new, on_conflict)
     # Raised out here: an error that leaves an atomic block would break the caller's transaction.
     if existing is None:
         return row
     if on_conflict == "use_existing":
         return existing
     raise _already_open(row, "pass on_conflict='use_existing' or 'terminate_existing' to using() to change that")
+
+
+def _start_or_find(
+    database: Database, new: NewInstance, on_conflict: str
+) -> tuple[WorkflowInstance, WorkflowInstance | None]:
+    # MySQL lets transactions that waited for one row to be rolled back deadlock. Inside a transaction of the caller's
+    # the whole of it is gone then, and only the caller can repeat it.
+    tries = 1 if database.connection.in_atomic_block else _TRIES
+    while True:
+        row = new.as_row()
+        try:
+            with database.atomic():
+                return row, _insert_or_find(database, new, row, on_conflict)
+        except OperationalError as error:
+            tries -= 1
+            if not tries or not database.dialect.is_deadlock(error):
+                raise
 
 
 def _insert_or_find(
@@ -142,7 +157,7 @@ def _inbox(rows: Iterable[WorkflowInstance], database: Database) -> None:
         (
             InboxEvent(
                 chain_id=row.chain, instance_id=row.pk, type="InstanceStarted", data=_STARTED, queue=row.queue,
-                created_at=Now(),
+                created_at=DatabaseNow(),
             )
             for row in rows
         ),

@@ -114,6 +114,10 @@ class Dialect:
         """
         raise NotImplementedError
 
+    def is_deadlock(self, error: Exception) -> bool:
+        """Tell whether the database chose this transaction to end a deadlock: all of it may be repeated."""
+        return False
+
     def is_data_error(self, error: Exception) -> bool:
         """Tell whether a statement failed for what it was given, so that a part of it may still succeed."""
         from django.db import DataError, IntegrityError

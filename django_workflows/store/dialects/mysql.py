@@ -1,7 +1,7 @@
 """MySQL and MariaDB: every hot write and locking read joins from its key list, so that only those rows are locked.
 
-`WHERE id IN (...)`, and without FORCE INDEX the join too, may be planned as a scan of a small table, which waits for rows
-that other transactions inserted.
+`WHERE id IN (...)`, and without FORCE INDEX the join too, may be planned as a scan of a small table, which waits for
+rows that other transactions inserted.
 """
 
 from __future__ import annotations
@@ -80,6 +80,9 @@ class VendorDialect(Dialect):
             [parameter],
         )
         return list(cursor.fetchall())
+
+    def is_deadlock(self, error: Exception) -> bool:
+        return bool(error.args) and error.args[0] == 1213
 
     def _rows(self, model: type[Model], columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> tuple[str, str]:
         paths = ", ".join(
