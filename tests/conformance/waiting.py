@@ -22,7 +22,7 @@ T = TypeVar("T")
 _OUTCOMES = ("ActivityCompleted", "ActivityFailed", "ChildCompleted", "ChildFailed", "TimerFired", "TimerCancelled")
 
 
-def eventually(predicate: Callable[[], T], timeout: float = 10) -> T:
+def eventually(predicate: Callable[[], T | None], timeout: float = 10) -> T:
     """Return the first true value of `predicate`; fails with its last value when there is none in time."""
     ends = time.monotonic() + timeout
     while not (value := predicate()):
