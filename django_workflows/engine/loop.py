@@ -10,6 +10,7 @@ import asyncio
 import contextvars
 from collections import deque
 from collections.abc import Callable, Coroutine
+from types import TracebackType
 from typing import Any, NoReturn, Protocol, TypeVar, TypeVarTuple
 
 from django_workflows.exceptions import NotAllowedInWorkflowError
@@ -101,7 +102,10 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
                     handle._run()
                 except (SystemExit, KeyboardInterrupt) as error:
                     # Raised by workflow code: it ends the instance as failed. Letting it through would end the worker.
+                    error.__traceback__ = _without_asyncio(error.__traceback__)
                     self.host.callback_failed(error)
+            # The frames in a task's traceback may keep this frame alive, and this variable another failed task.
+            del handle
 
     def halt(self) -> None:
         """Run no further callback."""
@@ -207,6 +211,15 @@ _KNOWN_AS = {
     "subprocess_exec": "subprocess_exec (as asyncio.create_subprocess_exec does)",
     "subprocess_shell": "subprocess_shell (as asyncio.create_subprocess_shell does)",
 }
+
+
+def _without_asyncio(traceback: TracebackType | None) -> TracebackType | None:
+    """Shorten a traceback to workflow code; the variables of the outer frames hold on to the failed task."""
+    while traceback is not None and traceback.tb_frame.f_globals.get("__name__") in (__name__, "asyncio.events"):
+        if traceback.tb_frame.f_globals is not globals():
+            traceback.tb_frame.clear()
+        traceback = traceback.tb_next
+    return traceback
 
 
 def _refusal(name: str) -> Callable[..., NoReturn]:

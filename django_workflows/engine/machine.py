@@ -347,9 +347,9 @@ def raisable(failure: Failure) -> Exception:
 
 
 def _acceptable(error: BaseException) -> BaseException:
-    """Return the exception, or another in its place: a future refuses StopIteration."""
-    if isinstance(error, StopIteration):
-        replacement = RuntimeError(f"StopIteration: {error}")
+    """Return the exception, or one in its place that can be thrown into a coroutine and caught there."""
+    if isinstance(error, StopIteration | GeneratorExit):
+        replacement = RuntimeError(f"{type(error).__name__}: {error}")
         replacement.__cause__ = error
         return replacement
     return error

@@ -94,18 +94,22 @@ class Run:
     def finish(self) -> Run:
         """Run activities and children, then timers, until the instance closes or waits for a message."""
         for _ in range(100_000):
-            if self.closing is not None:
-                break
-            if (work := self.next_work()) is not None:
-                self.send(_outcome(work))
-            elif (timer := self.next_timer()) is not None:
-                self.now = max(self.now, timer.fire_at)
-                self.fire(timer.command)
-            else:
-                break
+            if not self.finish_one():
+                return self
+        raise AssertionError("the workflow goes on for ever")
+
+    def finish_one(self) -> bool:
+        """Run one activity, child or timer; return whether there was any."""
+        if self.closing is not None:
+            return False
+        if (work := self.next_work()) is not None:
+            self.send(_outcome(work))
+        elif (timer := self.next_timer()) is not None:
+            self.now = max(self.now, timer.fire_at)
+            self.fire(timer.command)
         else:
-            raise AssertionError("the workflow goes on for ever")
-        return self
+            return False
+        return True
 
     def next_work(self) -> ev.NamedCommandEvent | None:
         return next((event for event in self.open() if isinstance(event, ev.NamedCommandEvent)), None)
@@ -195,7 +199,7 @@ def _child_outcome(work: ev.ChildScheduled) -> ev.ResultEvent:
 
 
 def assert_replays(ran: Run, *, most_cuts: int = 60) -> None:
-    """Replay the history whole, up to each input event, and cut there with the rest live: the decisions are the same."""
+    """Replay the history whole, and cut at each input event with the rest fed live: the decisions are the same."""
     history = [(time, _restored(event)) for time, event in ran.history]
     cuts = [number for number, (_, event) in enumerate(history) if isinstance(event, ev.InputEvent)]
     for cut in [*cuts[:: len(cuts) // most_cuts + 1], len(history)]:
