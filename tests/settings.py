@@ -106,5 +106,8 @@ TEMPLATES = [
     },
 ]
 
-# Worker processes that tests start and kill take their lease from here.
-DJANGO_WORKFLOWS = {"LEASE": float(os.environ.get("LEASE", "30"))}
+# For the worker processes that tests start and kill.
+DJANGO_WORKFLOWS = {
+    "LEASE": float(os.environ.get("LEASE", "30")),
+    "STICKY_CACHE_SIZE": int(os.environ.get("STICKY_CACHE_SIZE", "1000")),
+}

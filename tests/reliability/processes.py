@@ -13,9 +13,14 @@ from contextlib import contextmanager
 class WorkerProcesses:
     """A fleet of `runworkflowworker` processes; `kill` is SIGKILL."""
 
-    def __init__(self, count: int, *, lease: float, arguments: tuple[str, ...] = ()) -> None:
+    def __init__(self, count: int, *, lease: float, cache_size: int, arguments: tuple[str, ...]) -> None:
         self._arguments = arguments
-        self._environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings", "LEASE": str(lease)}
+        self._environment = {
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "tests.settings",
+            "LEASE": str(lease),
+            "STICKY_CACHE_SIZE": str(cache_size),
+        }
         self.processes = [self._start() for _ in range(count)]
         self.kills = 0
 
@@ -38,8 +43,10 @@ class WorkerProcesses:
 
 
 @contextmanager
-def worker_processes(count: int, *, lease: float, arguments: tuple[str, ...] = ()) -> Iterator[WorkerProcesses]:
-    fleet = WorkerProcesses(count, lease=lease, arguments=arguments)
+def worker_processes(
+    count: int, *, lease: float, cache_size: int = 1000, arguments: tuple[str, ...] = ()
+) -> Iterator[WorkerProcesses]:
+    fleet = WorkerProcesses(count, lease=lease, cache_size=cache_size, arguments=arguments)
     try:
         yield fleet
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import time
 from collections import Counter
 
@@ -19,10 +20,11 @@ pytestmark = pytest.mark.django_db(transaction=True)
 INSTANCES, STEPS = 100, 10
 
 
-def test_kill_storm_loses_nothing_and_doubles_nothing() -> None:
+@pytest.mark.parametrize("cache_size", [pytest.param(1000, id="sticky"), pytest.param(0, id="cold")])
+def test_kill_storm_loses_nothing_and_doubles_nothing(cache_size: int) -> None:
     mixed.start_many([(f"w{number}", STEPS) for number in range(INSTANCES)])
     dice = random.Random(1)
-    with worker_processes(4, lease=2.0, arguments=("--threads", "2")) as fleet:
+    with worker_processes(4, lease=2.0, cache_size=cache_size, arguments=("--threads", "2")) as fleet:
         deadline = time.monotonic() + 90
         next_kill = time.monotonic() + 1.5
         while OpenInstance.objects.exists():
@@ -31,7 +33,8 @@ def test_kill_storm_loses_nothing_and_doubles_nothing() -> None:
                 fleet.kill_and_replace(dice.randrange(4))
                 next_kill = time.monotonic() + 1.0
             time.sleep(0.05)  # between two looks at the condition
-        assert fleet.stop() == [0, 0, 0, 0]
+        # The last replacement may be told to stop before it listens to signals.
+        assert set(fleet.stop()) <= {0, -signal.SIGTERM}
     assert fleet.kills >= 3, "the work was done before the workers could be killed"
     assert_every_instance_completed()
     assert_effects_happened_once()
@@ -60,7 +63,9 @@ def assert_effects_happened_once() -> None:
 
 
 def assert_histories_are_whole() -> None:
-    rows = HistoryEvent.objects.values("instance_id").annotate(n=Count("sequence"), low=Min("sequence"), high=Max("sequence"))
+    rows = HistoryEvent.objects.values("instance_id").annotate(
+        n=Count("sequence"), low=Min("sequence"), high=Max("sequence")
+    )
     assert all(row["low"] == 1 and row["high"] == row["n"] for row in rows)
     # One start, one decision and one outcome for each activity, one end.
     assert {row["n"] for row in rows} == {2 + 2 * STEPS}
