@@ -50,16 +50,29 @@ def commit_turn(database: Database, worker_id: int, batch: TurnBatch) -> TurnRes
 def find_landed(database: Database, worker_id: int, batch: TurnBatch) -> list[InstanceStep]:
     """After a lost reply to a commit: return the steps that it stored.
 
-    Locks the worker's row first, which waits for the old connection's transaction to end one way or the other.
+    Locks the worker's row first, which waits for the old connection's transaction to end one way or the other. What a
+    step leaves behind is its last event, or for one without events the absence of the inbox rows it consumed.
     """
     with database.atomic(), database.cursor() as cursor:
         fence(database, cursor, worker_id)
-        rows = database.dialect.select(
-            cursor, HistoryEvent, ("instance_id", "sequence"), ("instance_id", "sequence"),
-            [(s.chain.instance, s.chain.history_length + len(s.step.events)) for s in batch.steps if s.step.events],
-        ) if batch.steps else []  # fmt: skip
-    present = set(rows)
-    return [s for s in batch.steps if (s.chain.instance, s.chain.history_length + len(s.step.events)) in present]
+        key = ("instance_id", "sequence")
+        ends = {_last_event(step) for step in batch.steps if step.step.events}
+        stored = set(database.dialect.select(cursor, HistoryEvent, key, key, list(ends))) if ends else set()
+        read = [row for step in batch.steps if not step.step.events for row in step.consumed]
+        unread = (
+            {row[0] for row in database.dialect.select(cursor, InboxEvent, ("id",), ("id",), read)} if read else set()
+        )
+    return [step for step in batch.steps if _is_stored(step, stored, unread)]
+
+
+def _last_event(step: InstanceStep) -> tuple[int, int]:
+    return (step.chain.instance, step.chain.history_length + len(step.step.events))
+
+
+def _is_stored(step: InstanceStep, stored: set[tuple[int, int]], unread: set[int]) -> bool:
+    if step.step.events:
+        return _last_event(step) in stored
+    return bool(step.consumed) and unread.isdisjoint(step.consumed)
 
 
 # Locking
