@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "project"))
-
-import shop.models  # noqa: E402, F401
+import_module("shop.models")

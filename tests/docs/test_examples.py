@@ -2,7 +2,8 @@
 
 A block that begins with `# shop/workflows.py` is that module, or more of it. Any other block runs as in one shell
 session for the whole page, `await` included. Functions named `test_...` and test cases are run where they stand. What a
-reader need not see is in a comment: `<!-- check`, code, `-->`. A worker runs all the time.
+reader need not see is in a comment: `<!-- check`, code, `-->`; there `PAGE` is the page's text. A worker runs all the
+time.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from types import CodeType, ModuleType
 from typing import Any
 
 import pytest
-import shop
 from asgiref.sync import async_to_sync
 
 from django_workflows import registry
@@ -34,7 +34,7 @@ class Page:
 
     def __init__(self, path: Path, patch: pytest.MonkeyPatch) -> None:
         self.path, self.patch = path, patch
-        self.session: dict[str, Any] = {"__name__": "shop.shell"}
+        self.session: dict[str, Any] = {"__name__": "shop.shell", "PAGE": path.read_text(), "ROOT": ROOT}
 
     def run(self) -> None:
         text = self.path.read_text()
@@ -59,7 +59,7 @@ class Page:
             module = ModuleType(full)
             module.__package__ = "shop"
             self.patch.setitem(sys.modules, full, module)
-            self.patch.setattr(shop, name, module, raising=False)
+            self.patch.setattr(sys.modules["shop"], name, module, raising=False)
         return vars(sys.modules[full])
 
     def execute(self, source: str, line: int, namespace: dict[str, Any]) -> None:
