@@ -128,7 +128,7 @@ def test_killed_workers_lose_and_repeat_nothing(
     for rows in (600, 1800):
         with start_worker() as process:
             try:
-                wait_for_rows(job, rows)
+                wait_for_rows(job, rows, process)
             finally:
                 process.send_signal(signal.SIGKILL)
         assert stored(job) < 3376
@@ -143,8 +143,9 @@ def test_killed_workers_lose_and_repeat_nothing(
     assert Airport.objects.filter(published=True).count() == job.done == 3376
 
 
-def wait_for_rows(job: ImportJob, rows: int) -> None:
-    wait_for(lambda: stored(job) >= rows, f"{rows} rows stored")
+def wait_for_rows(job: ImportJob, rows: int, process: subprocess.Popen[bytes]) -> None:
+    wait_for(lambda: stored(job) >= rows or process.poll() is not None, f"{rows} rows stored")
+    assert process.returncode is None, "the worker ended by itself"
 
 
 def stored(job: ImportJob) -> int:
