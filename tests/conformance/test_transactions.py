@@ -22,7 +22,7 @@ from django_workflows.testing import running_worker
 from django_workflows.worker.worker import Worker
 from tests.testapp.models import Effect
 
-from .waiting import eventually, in_threads
+from .waiting import eventually, in_threads, waiting_for_locks
 
 number = Signal("number", int)
 
@@ -231,19 +231,6 @@ def test_start_of_an_id_that_another_transaction_has_just_started_waits_for_its_
     errors = [type(answer) for answer in answers if isinstance(answer, BaseException)]
     assert errors == [InstanceAlreadyExists] * (3 if ending == "commit" else 2)
     assert WorkflowInstance.objects.count() == OpenInstance.objects.count() == 1
-
-
-def waiting_for_locks() -> int:
-    """Return how many other sessions wait for a lock; on MariaDB those of other databases too."""
-    with connection.cursor() as cursor:
-        if connection.vendor == "postgresql":
-            cursor.execute("SELECT pg_stat_clear_snapshot()")
-            cursor.execute(
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-            )
-            return int(cursor.fetchone()[0])
-        cursor.execute("SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_current_waits'")
-        return int(cursor.fetchone()[1])
 
 
 # Waiting inside a transaction
