@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 from django_workflows.engine.context import require_machine
 from django_workflows.engine.machine import Machine
@@ -26,7 +26,13 @@ class Signal(Generic[T]):
         approved = await approval.receive()
     """
 
-    def __init__(self, name: str, type: type[T] | Any = Any) -> None:
+    @overload
+    def __init__(self, name: str, type: type[T]) -> None: ...
+
+    @overload
+    def __init__(self: Signal[Any], name: str, type: Any = ...) -> None: ...
+
+    def __init__(self, name: str, type: Any = Any) -> None:
         self.name = name
         self.type = type
 
