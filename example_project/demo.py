@@ -156,7 +156,7 @@ class Demo:
     def wait_for_recovery(self, job: ImportJob) -> None:
         before = self.rows_done(job)
         self.story.wait(lambda: self.rows_done(job) > before, "the import to go on", workers=self.workers[-1:])
-        self.story.say("the new worker has taken over the import: the dead one's lease of 3 s had run out")
+        self.story.say("the new worker has taken over the import: the dead one's lease had run out")
 
     def publish(self, job: ImportJob, added: int, unchanged: int) -> None:
         from .imports.models import Airport
