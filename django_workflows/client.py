@@ -13,7 +13,6 @@ from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
 import msgspec
 from asgiref.sync import sync_to_async
 from django.contrib.contenttypes.models import ContentType
-from django.db import transaction
 
 from . import payloads, registry, wakeups
 from .authoring.signal import Signal
@@ -120,7 +119,7 @@ class WorkflowHandle(Generic[R]):
         name = signal.name if isinstance(signal, Signal) else signal
         payload = payloads.encode(value, what=f"signal {name!r}", limit=get_settings().max_payload_bytes)
         messages.signal(self._database, self.instance_id, self.execution_id, name, payload)
-        _announce(self._database)
+        wakeups.announce_on_commit(self._database.alias)
 
     async def asignal(self, signal: Signal[T] | str, value: T | Any = None) -> None:
         """Signal from async code."""
@@ -132,7 +131,7 @@ class WorkflowHandle(Generic[R]):
         Its code sees CancelledError at its current await and may clean up; this does not wait for it.
         """
         messages.cancel(self._database, self.instance_id, self.execution_id, reason)
-        _announce(self._database)
+        wakeups.announce_on_commit(self._database.alias)
 
     async def acancel(self, reason: str = "") -> None:
         """Cancel from async code."""
@@ -144,7 +143,7 @@ class WorkflowHandle(Generic[R]):
         None of its code runs, running activities learn of it within seconds, children are asked to cancel.
         """
         messages.terminate(self._database, self.instance_id, self.execution_id, reason)
-        _announce(self._database)
+        wakeups.announce_on_commit(self._database.alias)
 
     async def aterminate(self, reason: str = "") -> None:
         """Terminate from async code."""
@@ -220,11 +219,6 @@ def get_handle(instance_id: str, execution_id: str | None = None) -> WorkflowHan
     return WorkflowHandle(instance_id, execution_id)
 
 
-def _announce(database: Database) -> None:
-    """Wake workers once the caller's transaction is committed; an error there must not look like a failed commit."""
-    transaction.on_commit(wakeups.announce, using=database.alias, robust=True)
-
-
 class ModelClient:
     """Starts instances in the project's database; what `Workflow.start` and `handle` call."""
 
@@ -234,7 +228,7 @@ class ModelClient:
             raise ValueError(f"expected on_conflict to be one of {_CONFLICT_POLICIES}, found {options.on_conflict!r}")
         database = Database()
         row = starting.start(database, _new_instance(workflow, options, args, kwargs), options.on_conflict)
-        _announce(database)
+        wakeups.announce_on_commit(database.alias)
         return WorkflowHandle(row.instance_id, None, workflow)
 
     def start_many(
@@ -250,7 +244,7 @@ class ModelClient:
         news = [replace(build(args, {}), instance_id=instance_id) for args, instance_id in zip(calls, ids, strict=True)]
         database = Database()
         rows = starting.start_many(database, news)
-        _announce(database)
+        wakeups.announce_on_commit(database.alias)
         return [WorkflowHandle(row.instance_id, None, workflow) for row in rows]
 
     def handle(

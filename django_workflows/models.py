@@ -15,9 +15,7 @@ from django.utils.translation import gettext_lazy as _
 
 if TYPE_CHECKING:
     _CharField = models.CharField[str, str]
-    _InstanceQuerySet = models.QuerySet["WorkflowInstance"]
 else:
-    _InstanceQuerySet = models.QuerySet
     _CharField = models.CharField  # not subscriptable at run time
 
 
@@ -54,7 +52,7 @@ class KeyField(_CharField):
         return parameters
 
 
-class WorkflowInstanceQuerySet(_InstanceQuerySet):
+class WorkflowInstanceQuerySet(models.QuerySet["WorkflowInstance"]):
     """Queries over instances, open and closed."""
 
     def open(self) -> WorkflowInstanceQuerySet:

@@ -19,7 +19,7 @@ MODULES = {
     "authoring": ["authoring"],
     "base": ["conf", "models", "migrations", "observability"],
     "store": ["store"],
-    "runtime": ["client", "worker", "replayer"],
+    "runtime": ["client", "worker", "wakeups", "replayer"],
     "edges": ["admin", "views", "urls", "templatetags", "management", "testing", "apps", "checks"],
     "analyzer": ["analyzer"],
     "face": [""],  # django_workflows itself: what users import
@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "engine": ({"values"}, {"msgspec"}),
     "authoring": ({"values", "engine"}, {"msgspec", "asgiref"}),  # sync_to_async, which needs no Django
     "base": ({"values"}, DJANGO | {"msgspec", "opentelemetry"}),
-    "store": ({"values", "base", "engine.events", "engine.commands"}, DJANGO | DRIVERS | {"msgspec"}),
+    "store": ({"values", "base", "engine.events", "engine.steps"}, DJANGO | DRIVERS | {"msgspec"}),
     "runtime": (BELOW_RUNTIME, DJANGO | DRIVERS | {"msgspec"}),
     "edges": (BELOW_RUNTIME | {"runtime", "face", "analyzer"}, DJANGO | DRIVERS | {"msgspec"}),
     "analyzer": (set(), set()),

@@ -152,8 +152,9 @@ def load_instances(database: Database, keys: Sequence[str]) -> list[LoadedInstan
     with database.cursor() as cursor:
         cursor.execute(
             f"SELECT o.open_key, o.chain_id, o.instance_id, o.queue, o.history_length, o.crashes, o.blocks, "
-            f"w.instance_id, w.execution_id, w.name, w.version, w.created_at, w.root_id, w.input, w.parent_command, p.id, p.chain_id, "
-            f"p.queue, p.instance_id FROM {_OPEN} o JOIN {_INSTANCE} w ON w.id = o.instance_id "
+            f"w.instance_id, w.execution_id, w.name, w.version, w.created_at, w.root_id, w.input, "
+            f"w.parent_command, p.id, p.chain_id, p.queue, p.instance_id "
+            f"FROM {_OPEN} o JOIN {_INSTANCE} w ON w.id = o.instance_id "
             f"LEFT JOIN {_INSTANCE} p ON p.id = w.parent_id WHERE o.open_key IN ({_places(keys)})",
             list(keys),
         )

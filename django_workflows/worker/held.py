@@ -80,6 +80,6 @@ class StickyCache:
             self.drop(held)
 
     def surplus(self, running: Set[int]) -> list[Held]:
-        """Return the instances to evict: idle, and not of the chains whose activities run here; the least used first."""
+        """Return the instances to evict: idle, and not of the chains whose activities run here; least used first."""
         excess = len(self._held) - self.size
         return [held for held in self if held.is_idle and held.chain.chain not in running][:excess]

@@ -38,6 +38,7 @@ from .committer import Committer
 from .finder import Finder, Findings
 from .guards import StepWatch
 from .held import Held, Input, StickyCache
+from .listener import Listener
 from .timers import TimerHeap
 
 logger = logging.getLogger("django_workflows.worker")
@@ -65,9 +66,10 @@ class TurnLoop:
     def __init__(
         self, database: Database, clock: DatabaseClock, worker_id: int, queues: Sequence[str], *, workflows: bool,
         pool: ActivityPool | None, mailbox: queue.SimpleQueue[object], cache_size: int, watch: StepWatch,
-        committer: Committer,
+        committer: Committer, listener: Listener,
     ) -> None:  # fmt: skip
         self.database, self.clock, self.mailbox, self.watch, self.committer = database, clock, mailbox, watch, committer
+        self.listener = listener
         self.cache = StickyCache(cache_size)
         self.finder = Finder(database, clock, worker_id, queues, self.cache, pool, workflows=workflows)
         self.attempts: Attempts | None = None
@@ -110,10 +112,15 @@ class TurnLoop:
         if self.attempts is not None and (deadline := self.attempts.pool.next_deadline()) is not None:
             deadlines.append(deadline)
         deadlines += [held.not_before for held in self._ready.values()]
-        try:
-            self._receive(self.mailbox.get(timeout=max(0.0, min(deadlines) - time.monotonic())))
-        except queue.Empty:
-            return
+        while (left := min(deadlines) - time.monotonic()) > 0:
+            try:
+                interval = self.listener.interval
+                self._receive(self.mailbox.get(timeout=left if interval is None else min(left, interval)))
+                return
+            except queue.Empty:
+                if self.listener.heard():
+                    self.finder.hint()
+                    return
 
     @property
     def is_idle(self) -> bool:

@@ -21,6 +21,7 @@ from .clock import DatabaseClock
 from .committer import DATABASE_ERRORS, Committer, Interrupted
 from .guards import StepWatch, install_audit_hook
 from .lease import Upkeep
+from .listener import listener_for
 from .loop import WAKE, TurnLoop
 
 logger = logging.getLogger("django_workflows.worker")
@@ -114,18 +115,21 @@ class Worker:
         upkeep = Upkeep(self.database, clock, self.id, self.lease)
         committer = Committer(self.database, self.id, self.lease, upkeep.forget_observations)
         committer.abort = self._exit_now
+        listener = listener_for(self.database, self.wake)
         if self.options.activities:
             pool = ActivityPool(self.database, self.id, self.threads, self._mailbox.put)
             pool.start()
         self._loop = TurnLoop(
             self.database, clock, self.id, self.queues, workflows=self.options.workflows, pool=pool,
             mailbox=self._mailbox, cache_size=self.cache_size, watch=watch, committer=committer,
+            listener=listener,
         )  # fmt: skip
         self.ready.set()
         try:
             self._serve(self._loop, upkeep, committer)
             self._drain(self._loop, upkeep, committer)
         finally:
+            listener.stop()
             if pool is not None:
                 pool.stop()
             self._loop.cache.clear()

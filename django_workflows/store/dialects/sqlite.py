@@ -23,11 +23,11 @@ class VendorDialect(Dialect):
     def refuse_unsafe(self) -> None:
         mode = self.connection.settings_dict["OPTIONS"].get("transaction_mode") or "DEFERRED"
         if mode.upper() not in ("IMMEDIATE", "EXCLUSIVE"):
-            # A deferred transaction that reads and then writes fails at once when anybody wrote in between: with a busy
-            # worker that is nearly every one.
+            # A deferred transaction that reads and then writes fails at once when anybody wrote in between: beside a
+            # busy worker that is nearly every one.
             raise ImproperlyConfigured(
-                f'DATABASES["{self.connection.alias}"]["OPTIONS"]: expected "transaction_mode": "IMMEDIATE" for SQLite, '
-                f"found {mode}; without it a worker and the application lock each other out"
+                f'DATABASES["{self.connection.alias}"]["OPTIONS"]: expected "transaction_mode": "IMMEDIATE" for '
+                f"SQLite, found {mode}; without it a worker and the application lock each other out"
             )
 
     def delete(
