@@ -56,7 +56,7 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
 
 types: $(VENV)/dev.stamp
-	$(BIN)/mypy django_workflows
+	$(BIN)/mypy django_workflows example_project
 
 bench: $(VENV)/dev.stamp $(VENV)/mysql.stamp
 	@$(BIN)/python -m benchmarks $(ARGS)

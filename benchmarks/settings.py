@@ -4,7 +4,7 @@ import os
 
 os.environ.setdefault("DATABASE_NAME", "workflows_benchmark")
 
-from tests.settings import *  # noqa: E402, F403
+from tests.settings import *  # noqa: F403
 
 INSTALLED_APPS = ["django.contrib.contenttypes", "django_workflows", "benchmarks"]
 ROOT_URLCONF = None

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(connection.vendor != "sqlite", reason="about SQL
 
 def test_a_worker_refuses_deferred_transactions_on_sqlite(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(connection.settings_dict["OPTIONS"], "transaction_mode", None)
-    with pytest.raises(ImproperlyConfigured, match='expected "transaction_mode": "IMMEDIATE" for SQLite, found DEFERRED'):
+    with pytest.raises(ImproperlyConfigured, match='"IMMEDIATE" for SQLite, found DEFERRED'):
         Worker(WorkerOptions()).run()
 
 
