@@ -82,25 +82,25 @@ def _lock_steps(
     database: Database, cursor: CursorWrapper, worker_id: int, batch: TurnBatch, result: TurnResult
 ) -> list[InstanceStep]:
     """Lock the open rows of the steps and sort out those that are busy or lost; frees evicted instances meanwhile."""
-    chains = {step.chain.open_key: step.chain for step in batch.steps}
-    chains.update({chain.open_key: chain for chain in batch.releases})
+    chains = [*(step.chain for step in batch.steps), *batch.releases]
     if not chains:
         return []
     rows = database.dialect.select(
-        cursor, OpenInstance, ("open_key", "instance_id", "history_length"), ("open_key",), list(chains),
-        where=f"AND t.owner_id = {worker_id:d}", lock="skip",
+        cursor, OpenInstance, ("open_key", "instance_id", "history_length"), ("open_key",),
+        list({chain.open_key for chain in chains}), where=f"AND t.owner_id = {worker_id:d}", lock="skip",
     )  # fmt: skip
-    held = {key for key, instance, length in rows if _unmoved(chains[key], instance, length)}
-    _release(database, cursor, [chain for chain in batch.releases if chain.open_key in held])
-    missing = [step for step in batch.steps if step.chain.open_key not in held]
+    # Not by the key alone: a replaced execution and its successor have the same.
+    held = {tuple(row) for row in rows}
+    _release(database, cursor, [chain for chain in batch.releases if _as_seen(chain) in held])
+    missing = [step for step in batch.steps if _as_seen(step.chain) not in held]
     if missing:
         _sort_out(database, cursor, worker_id, missing, result)
-    steps = [step for step in batch.steps if step.chain.open_key in held]
+    steps = [step for step in batch.steps if _as_seen(step.chain) in held]
     return _lock_closing(database, cursor, steps, result)
 
 
-def _unmoved(chain: OpenChain, instance: int, length: int) -> bool:
-    return chain.instance == instance and chain.history_length == length
+def _as_seen(chain: OpenChain) -> tuple[str, int, int]:
+    return (chain.open_key, chain.instance, chain.history_length)
 
 
 def _sort_out(
@@ -109,12 +109,11 @@ def _sort_out(
     """Tell rows that somebody else holds locked from rows that are not this worker's any more."""
     rows = database.dialect.select(
         cursor, OpenInstance, ("open_key", "owner_id", "instance_id", "history_length"), ("open_key",),
-        [step.chain.open_key for step in missing],
+        list({step.chain.open_key for step in missing}),
     )  # fmt: skip
-    mine = {key: (instance, length) for key, owner, instance, length in rows if owner == worker_id}
+    mine = {(key, instance, length) for key, owner, instance, length in rows if owner == worker_id}
     for step in missing:
-        seen = mine.get(step.chain.open_key)
-        (result.busy if seen is not None and _unmoved(step.chain, *seen) else result.lost).append(step)
+        (result.busy if _as_seen(step.chain) in mine else result.lost).append(step)
 
 
 def _lock_closing(
