@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from django_workflows.engine.context import current_machine
 from django_workflows.exceptions import NotAllowedInWorkflowError, StepTimeLimitExceeded
+
+T = TypeVar("T")
 
 _REFUSED = {
     "_thread.start_new_thread": "threads",
@@ -43,6 +45,19 @@ def install_audit_hook() -> None:
         if not _hook_added:
             _hook_added = True
             sys.addaudithook(_audit)
+            if sys.version_info < (3, 12):
+                _announce_threads()
+
+
+def _announce_threads() -> None:
+    """Do what later versions do themselves: Python 3.11 starts threads without an audit event."""
+    start = threading.Thread.start
+
+    def announced_start(self: threading.Thread) -> None:
+        _audit("_thread.start_new_thread", ())
+        start(self)
+
+    threading.Thread.start = announced_start  # type: ignore[method-assign]
 
 
 def _audit(event: str, args: tuple[Any, ...]) -> None:
@@ -64,7 +79,6 @@ class StepWatch:
         self._lock = threading.Lock()
         self._started: float | None = None
         self._thread_id = 0
-        self._label = ""
         self._stack = ""
         self._changed = threading.Event()
         self._stopped = False
@@ -78,47 +92,61 @@ class StepWatch:
         self._stopped = True
         self._changed.set()
 
-    @contextmanager
-    def watch(self, label: str) -> Iterator[None]:
-        """Bound the block; raises StepTimeLimitExceeded with the stack at the time of the limit."""
-        with self._lock:
-            self._started, self._thread_id, self._label, self._stack = (
-                time.monotonic(),
-                threading.get_ident(),
-                label,
-                "",
-            )
+    def call(self, label: str, function: Callable[[], T]) -> T:
+        """Call a function within the limit; raises StepTimeLimitExceeded with the stack at the time of the limit.
+
+        Not a context manager: the error arrives between any two bytecodes, so all of them must be inside the `try`.
+        """
+        loop = asyncio._get_running_loop()
         try:
-            yield
+            try:
+                self._begin()
+                result = function()
+            finally:
+                self._finish()
+        except _LimitHit:
+            while self._started is not None:
+                try:
+                    self._finish()
+                except _LimitHit:
+                    continue
         except BaseException:
-            if not self._finish():
+            if not self._stack:
                 raise
         else:
-            self._finish()
-        if self._stack:
-            raise StepTimeLimitExceeded(
-                f"{label}: one step ran longer than {self.limit:g} s (STEP_TIME_LIMIT); workflow code only decides, "
-                f"move the work into an activity. It was at:\n{self._stack}"
-            )
+            if not self._stack:
+                return result
+        asyncio._set_running_loop(loop)  # the error may have come before the step could put it back
+        raise StepTimeLimitExceeded(
+            f"{label}: one step ran longer than {self.limit:g} s (STEP_TIME_LIMIT); workflow code only decides, "
+            f"move the work into an activity. It was at:\n{self._stack}"
+        )
 
-    def _finish(self) -> bool:
-        """End the watch; return whether the limit was hit. After this no error can arrive any more."""
+    def _begin(self) -> None:
+        with self._lock:
+            self._thread_id, self._stack = threading.get_ident(), ""
+            self._started = time.monotonic()
+
+    def _finish(self) -> None:
+        """After this no error can arrive any more."""
         with self._lock:
             self._started = None
             if self._stack:
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread_id), None)
-            return bool(self._stack)
 
     def _run(self) -> None:
         while not self._stopped:
             self._changed.wait(self.limit / 4)
             with self._lock:
-                if self._started is not None and not self._stack and time.monotonic() - self._started > self.limit:
-                    frame = sys._current_frames().get(self._thread_id)
-                    self._stack = "".join(traceback.format_stack(frame)[-8:]) or "(no Python frame)"
-                    ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                        ctypes.c_ulong(self._thread_id), ctypes.py_object(_LimitHit)
-                    )
+                if self._started is not None and time.monotonic() - self._started > self.limit:
+                    self._hit()
+
+    def _hit(self) -> None:
+        """Break the step open, again and again: workflow code may catch what it should let pass."""
+        if not self._stack:
+            frame = sys._current_frames().get(self._thread_id)
+            self._stack = "".join(traceback.format_stack(frame)[-8:]) or "(no Python frame)"
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread_id), ctypes.py_object(_LimitHit))
 
 
 class _LimitHit(BaseException):

@@ -39,8 +39,7 @@ def build(loaded: LoadedInstance, watch: StepWatch) -> Held:
         )
     machine = new_machine(chain.info, loaded.input)
     history = [(time, decode_event(type_name, data)) for time, type_name, data in loaded.history]
-    with watch.watch(f"replay of {chain.info.workflow} {chain.info.instance_id!r}"):
-        machine.replay(history)
+    watch.call(f"replay of {chain.info.workflow} {chain.info.instance_id!r}", lambda: machine.replay(history))
     held = Held(chain, machine)
     take_inbox(held, loaded.inbox)
     return held
@@ -100,11 +99,11 @@ class _Stale(InputEvent, frozen=True):
 
 def step(held: Held, inputs: list[Input], now: datetime, watch: StepWatch) -> tuple[Step, int]:
     """Step a machine with inputs; return what it recorded and how many of the inputs it used up."""
-    info = held.chain.info
+    info, machine = held.chain.info, held.machine
     live = [entry for entry in inputs if not isinstance(entry.event, _Stale)]
-    assert held.machine is not None
-    with watch.watch(f"{info.workflow} {info.instance_id!r}"):
-        recorded = held.machine.step([entry.event for entry in live], now)
+    assert machine is not None
+    events = [entry.event for entry in live]
+    recorded = watch.call(f"{info.workflow} {info.instance_id!r}", lambda: machine.step(events, now))
     if recorded.consumed == len(live):
         return recorded, len(inputs)
     return recorded, inputs.index(live[recorded.consumed])
