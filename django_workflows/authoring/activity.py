@@ -82,7 +82,7 @@ class Activity(Generic[P, R]):
         """The bare function, run directly in the calling thread or loop."""
         return self.definition.callable()
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[None, None, R]:
         """Schedule the activity once awaited and wait for its result.
 
         Raises TypeError or PayloadError at once for arguments that do not fit, NotInWorkflowError outside a workflow.

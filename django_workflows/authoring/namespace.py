@@ -47,7 +47,7 @@ class WorkflowNamespace:
     ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Workflow[P, R]]: ...
 
     def __call__(
-        self, function: Any = None, /, *, name: str | None = None, queue: str | None = None, version: str = ""
+        self, function: Any = None, *, name: str | None = None, queue: str | None = None, version: str = ""
     ) -> Any:
         """Register a workflow; usable with and without arguments."""
 
@@ -192,7 +192,6 @@ class ActivityNamespace:
     def __call__(
         self,
         function: Any = None,
-        /,
         *,
         name: str | None = None,
         queue: str | None = None,
@@ -234,7 +233,6 @@ class ActivityNamespace:
     def method(
         self,
         function: Any = None,
-        /,
         *,
         name: str | None = None,
         queue: str | None = None,

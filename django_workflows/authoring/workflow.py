@@ -102,7 +102,7 @@ class Workflow(Generic[P, R]):
         """The bare async function, without any durability."""
         return self.definition.function
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[None, None, R]:
         """Run as a child of the calling workflow; outside a workflow raises NotInWorkflowError."""
         machine = current_machine()
         if machine is None:

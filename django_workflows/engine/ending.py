@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING, Any
 
 from .events import BackgroundTaskFailed, CommandEvent
-from .loop import NumberedTask
+from .loop import MachineDisposed, NumberedTask, WorkflowLoop
 
 if TYPE_CHECKING:
     from .commands import Commands
+
+
+_MOST_THROWS = 100
 
 
 class ContinueAsNewRequest(BaseException):
@@ -29,7 +32,7 @@ class ContinueAsNewRequest(BaseException):
 class Ending:
     """Follows the tasks of one execution and finds its outcome."""
 
-    def __init__(self, commands: Commands, halt: Callable[[], None]) -> None:
+    def __init__(self, commands: Commands, loop: WorkflowLoop) -> None:
         self.tasks: dict[int, NumberedTask] = {}  # those that run
         self.main: NumberedTask | None = None
         self.result: bytes | None = None  # of the main task
@@ -39,8 +42,11 @@ class Ending:
         self.recorded: CommandEvent | None = None  # on replay, the failure found at the event that is replayed
         self.is_replaying = False
         self._commands = commands
-        self._halt = halt
+        self._loop = loop
         self._winding_down = False
+        self._stuck: list[NumberedTask] = []
+        self._generators: list[AsyncGenerator[Any, Any]] = []  # those that have begun, some finished
+        self._most_generators = 100
         self._failed: dict[int, weakref.ref[NumberedTask]] = {}  # tasks whose exception may still be retrieved
         self._dropped: dict[int, BaseException] = {}  # exceptions that nobody can retrieve any more
 
@@ -71,10 +77,17 @@ class Ending:
         if request is not None and self.failure is None and self.result is None:
             task._log_traceback = False
             self.continue_request = request
-            self._halt()
+            self._loop.halt()
         elif task is not self.main:
             number, failed = task.number, self._failed
             failed[number] = weakref.ref(task, lambda ref: failed.pop(number, None) and None)
+
+    def generator_started(self, generator: AsyncGenerator[Any, Any]) -> None:
+        """Hold on to an async generator: left to the garbage collector, its clean-up code would run at any moment."""
+        if len(self._generators) >= self._most_generators:
+            self._generators = self._open_generators()
+            self._most_generators = 2 * len(self._generators) + 100
+        self._generators.append(generator)
 
     # What the machine asks
 
@@ -84,14 +97,14 @@ class Ending:
         if self.main is None:
             return
         if not self.main.done():
-            self.main.cancel(reason or None)
+            self._cancel(self.main, reason or None)
         elif self.failure is None:
             self.failure = asyncio.CancelledError(reason)
 
     def advance(self) -> bool:
         """Move towards the close when all coroutines wait; return whether callbacks became ready."""
         if self._winding_down:
-            return False
+            return not self.tasks and self._close_generators()
         self._look_at_main()
         if self.failure is None:
             self.failure = self._find_dropped()
@@ -101,7 +114,7 @@ class Ending:
             self.failure = self._find_unretrieved()
         self._winding_down = True
         for task in list(self.tasks.values()):
-            task.cancel()
+            self._cancel(task)
         return True
 
     @property
@@ -112,6 +125,35 @@ class Ending:
         if self.failure is None:
             self.failure = self._find_unretrieved()  # raised by clean-up code
         return True
+
+    def abandon(self) -> None:
+        """End all coroutines for good; what their clean-up code awaits never happens."""
+        for task in [*self.tasks.values(), *self._stuck]:
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            coroutine: Any = task.get_coro()
+            _throw_out(coroutine.throw)
+        for generator in self._open_generators():
+            _throw_out(generator.aclose().throw)
+        self._generators = []
+
+    def _cancel(self, task: NumberedTask, message: str | None = None) -> None:
+        try:
+            task.cancel(message)
+        except RecursionError:
+            # asyncio cannot cancel such tasks, and nothing else can wake them: they are left behind.
+            self._stuck.append(self.tasks.pop(task.number))
+            self.failure = self.failure or RuntimeError(
+                f"task {task.get_name()!r} cannot be cancelled: it waits for tasks that wait for it, in a circle"
+            )
+
+    def _close_generators(self) -> bool:
+        unfinished, self._generators = self._open_generators(), []
+        for generator in unfinished:
+            self._loop.create_task(_close(generator))
+        return bool(unfinished)
+
+    def _open_generators(self) -> list[AsyncGenerator[Any, Any]]:
+        return [generator for generator in self._generators if generator.ag_frame is not None]  # type: ignore[attr-defined]
 
     def _look_at_main(self) -> None:
         if self.main is None or not self.main.done() or self.result is not None or self.failure is not None:
@@ -165,3 +207,16 @@ def _find_request(error: BaseException) -> ContinueAsNewRequest | None:
         requests = [_find_request(member) for member in error.exceptions]
         return requests[0] if all(requests) else None
     return None
+
+
+async def _close(generator: AsyncGenerator[Any, Any]) -> None:
+    await generator.aclose()
+
+
+def _throw_out(throw: Callable[[BaseException], object]) -> None:
+    # Each throw carries clean-up code over one await; what it awaits has no meaning any more.
+    for _ in range(_MOST_THROWS):
+        try:
+            throw(MachineDisposed())
+        except BaseException:
+            break

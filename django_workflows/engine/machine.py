@@ -11,6 +11,7 @@ import asyncio
 import contextvars
 import math
 import random
+import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -33,8 +34,6 @@ from .steps import InstanceInfo, Step
 __all__ = ["ContinueAsNewRequest", "Entry", "Machine", "MachineDisposed"]
 
 Entry = Callable[[], Coroutine[Any, Any, bytes]]
-
-_MOST_CLOSES = 100  # how many awaits in clean-up code a disposed coroutine is carried over
 
 install_patches()
 
@@ -61,7 +60,7 @@ class Machine:
         self._default_location = default_location
         self._random = random.Random(info.execution_id)
         self._commands = Commands()
-        self._ending = Ending(self._commands, self.loop.halt)
+        self._ending = Ending(self._commands, self.loop)
         self._conditions: list[tuple[Callable[[], object], asyncio.Future[Any]]] = []
         self._recorded: dict[int, ev.SideEffectRecorded] = {}  # those behind the event being replayed
         self._context = contextvars.Context()
@@ -99,15 +98,11 @@ class Machine:
         return self._commands.open_events()
 
     def dispose(self) -> None:
-        """Close the coroutines of a machine that leaves memory; their clean-up code cannot decide anything any more."""
+        """End the coroutines of a machine that leaves memory; their clean-up code cannot decide anything any more."""
         self.closed = True
         self.is_replaying = True  # keeps the logger silent
         with self._as_running_loop():
-            for task in list(self._ending.tasks.values()):
-                task._log_destroy_pending = False  # type: ignore[attr-defined]
-                coroutine = task.get_coro()
-                if coroutine is not None:
-                    _close_quietly(coroutine)
+            self._ending.abandon()
         self.loop.clear()
 
     def _replay_block(self, block: Block) -> None:
@@ -167,11 +162,13 @@ class Machine:
 
     @contextmanager
     def _as_running_loop(self) -> Iterator[None]:
-        previous = asyncio._get_running_loop()
+        previous, hooks = asyncio._get_running_loop(), sys.get_asyncgen_hooks()
         asyncio._set_running_loop(self.loop)
+        sys.set_asyncgen_hooks(self._ending.generator_started, None)
         try:
             yield
         finally:
+            sys.set_asyncgen_hooks(*hooks)
             asyncio._set_running_loop(previous)
 
     def _deliver(self, event: ev.InputEvent) -> None:
@@ -353,14 +350,3 @@ def _acceptable(error: BaseException) -> BaseException:
         replacement.__cause__ = error
         return replacement
     return error
-
-
-def _close_quietly(coroutine: Any) -> None:
-    # Clean-up code that awaits makes close() raise, and is continued by the next one. What it awaits or decides has no
-    # meaning here: the instance lives on in its history.
-    for _ in range(_MOST_CLOSES):
-        try:
-            coroutine.close()
-        except BaseException:
-            continue
-        break

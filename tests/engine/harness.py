@@ -58,6 +58,9 @@ class Run:
         if start:
             self.send(ev.InstanceStarted(signals=list(signals)))
 
+    def __repr__(self) -> str:
+        return f"<Run {self.args} {[event.describe() for event in self.events]}>"
+
     # Driving by hand
 
     def send(self, *inputs: ev.InputEvent) -> Step:

@@ -199,7 +199,7 @@ def test_two_activities_of_one_name_are_refused() -> None:
     @activity(name="tests.same")
     def one() -> None: ...
 
-    with pytest.raises(RegistrationError, match="two activity definitions are named 'tests.same'"):
+    with pytest.raises(RegistrationError, match=r"two activity definitions are named 'tests\.same'"):
 
         @activity(name="tests.same")
         def two() -> None: ...

@@ -227,7 +227,7 @@ def test_without_a_request_it_is_a_failure_that_shows_where() -> None:
 
 def test_it_ends_the_wait_for_what_a_returned_workflow_has_started() -> None:
     async def main() -> str:
-        asyncio.create_task(echo())
+        asyncio.create_task(echo())  # noqa: RUF006
         await asyncio.sleep(0)
         return "returned"
 
@@ -256,3 +256,25 @@ def test_siblings_in_a_task_group_clean_up_before_the_close() -> None:
     assert ran.types[-1] == "InstanceCancelled"
     assert ran.scheduled()[2:] == [("clean_up", ["a"]), ("clean_up", ["b"])]
     assert_replays(ran)
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_tasks_that_wait_for_each_other_in_a_circle_are_a_failure_not_a_hang(cancelled: bool) -> None:
+    async def main() -> None:
+        tasks: list[asyncio.Task[object]] = []
+
+        async def wait_for(number: int) -> object:
+            await asyncio.sleep(0)
+            return await tasks[number]
+
+        tasks += [asyncio.create_task(wait_for(1)), asyncio.create_task(wait_for(0))]
+        await (asyncio.gather(*tasks) if cancelled else echo())
+
+    ran = Run(main)
+    if cancelled:
+        ran.cancel()
+    else:
+        ran.complete(1)
+    assert "in a circle" in ran.failure.message
+    assert_replays(ran)
+    ran.machine.dispose()

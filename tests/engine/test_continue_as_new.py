@@ -132,7 +132,9 @@ def test_unread_signals_are_carried_over_in_order() -> None:
     assert first.consumed == 1  # the second comes after the close: the next execution gets it from the inbox
     ran = Run(carries, start=False)
     ran.send(ev.SignalReceived("other"), ev.SignalReceived("other"))
-    ran.send(ev.InstanceStarted(signals=[ev.CarriedSignal("number", signal("number", value).value) for value in (1, 2)]))
+    ran.send(
+        ev.InstanceStarted(signals=[ev.CarriedSignal("number", signal("number", value).value) for value in (1, 2)])
+    )
     closing = ran.closing
     assert isinstance(closing, ev.InstanceContinuedAsNew)
     carried = [(one.name, msgspec.json.decode(one.value)) for one in closing.signals]

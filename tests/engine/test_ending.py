@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -134,3 +135,35 @@ def test_what_a_close_leaves_open_is_told() -> None:
 
     ran = Run(leaves_open)
     assert [type(event) for event in ran.machine.open_commands()] == [ev.ActivityScheduled]
+
+
+def test_an_async_generator_left_half_way_is_closed_at_the_end() -> None:
+    async def values() -> AsyncIterator[int]:
+        try:
+            yield 1
+            yield 2
+        finally:
+            await clean_up("generator")
+
+    async def main() -> str:
+        async for _ in values():
+            break
+        await echo()
+        return "done"
+
+    ran = run(main)
+    assert ran.scheduled() == [("echo", []), ("clean_up", ["generator"])]
+    assert ran.result == "done"
+
+
+def test_async_generators_that_are_used_up_are_forgotten() -> None:
+    async def values() -> AsyncIterator[int]:
+        yield 1
+
+    async def main() -> None:
+        for _ in range(1000):
+            async for _ in values():
+                await asyncio.sleep(0)
+        await go.receive()
+
+    assert len(Run(main).machine._ending._generators) <= 100

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -17,18 +18,14 @@ from .harness import START, Run, assert_replays, completed, forever, run
 
 
 async def _expire_timeout() -> None:
-    try:
+    with suppress(TimeoutError):
         async with asyncio.timeout(60):
             await forever()
-    except TimeoutError:
-        pass
 
 
 async def _expire_wait_for() -> None:
-    try:
+    with suppress(TimeoutError):
         await asyncio.wait_for(forever(), 60)
-    except TimeoutError:
-        pass
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,137 @@
+"""What mypy makes of the public API: it must accept every line here, but for those marked with the error expected."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import assert_type
+
+from django_workflows import (
+    Activity,
+    RetryPolicy,
+    Signal,
+    WorkflowHandle,
+    activity,
+    get_handle,
+    workflow,
+)
+
+
+@dataclass
+class Receipt:
+    number: str
+
+
+@activity
+def charge_card(order_id: int, cents: int = 100) -> Receipt:
+    return Receipt(f"{order_id}/{cents}")
+
+
+@activity
+async def ship(order_id: int) -> str:
+    return str(order_id)
+
+
+@activity(queue="mail", retry=RetryPolicy(max_attempts=3), start_to_close_timeout=timedelta(seconds=5))
+def notify(order_id: int) -> None: ...
+
+
+@activity(atomic=True)
+def mark_paid(order_id: int, receipt: str) -> bool:
+    return True
+
+
+class Payments:
+    @activity.method
+    def refund(self, order_id: int) -> float:
+        return 1.0
+
+    @activity.method
+    async def arefund(self, order_id: int) -> float:
+        return 1.0
+
+
+approval = Signal("approval", bool)
+items = Signal("items", list[int])
+
+
+@workflow
+async def child(number: int) -> float:
+    return number / 2
+
+
+@workflow(name="typing.fulfil", version="2")
+async def fulfil(order_id: int, cents: int = 100) -> Receipt:
+    receipt = await charge_card(order_id, cents=cents)
+    assert_type(receipt, Receipt)
+    assert_type(await ship(order_id), str)
+    assert_type(await mark_paid.using(queue="db")(order_id, receipt.number), bool)
+    assert_type(await Payments.refund(order_id), float)
+    assert_type(await Payments.arefund(order_id), float)
+    assert_type(await child(3), float)
+    assert_type(await approval.receive(), bool)
+    assert_type(approval.receive_nowait(), bool)
+    async for found in items:
+        assert_type(found, list[int])
+    one, two = await asyncio.gather(charge_card(1), ship(2))
+    assert_type(one, Receipt)
+    assert_type(two, str)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(ship(3))
+    assert_type(task.result(), str)
+    assert_type(workflow.side_effect(lambda: 3), int)
+    await workflow.sleep(timedelta(days=1))
+    await workflow.wait_condition(lambda: one == receipt, timeout=5)
+
+    await charge_card("x")  # error: arg-type
+    await charge_card(1, euros=3)  # error: call-arg
+    await charge_card()  # error: call-arg
+    await ship.using(queue="db")("x")  # error: arg-type
+    await mark_paid(1)  # error: call-arg
+    await Payments.refund("x")  # error: arg-type
+    await child("x")  # error: arg-type
+    wrong: int = await ship(1)  # error: assignment
+    charge_card(1)  # error: unused-coroutine
+    await notify(order_id, wrong)  # error: call-arg
+    return receipt
+
+
+@workflow
+async def for_ever() -> None:
+    if workflow.is_replaying():
+        workflow.continue_as_new()
+    await asyncio.sleep(1)
+
+
+def use_the_client() -> None:
+    handle = fulfil.start(1, cents=3)
+    assert_type(handle, WorkflowHandle[Receipt])
+    assert_type(handle.result(timeout=1), Receipt)
+    handle.signal(approval, True)
+    handle.signal(items, [1])
+    handle.signal("approval", "anything")
+    fulfil.using(instance_id="order-1", queue="slow").start(1)
+    get_handle("order-1").cancel("no longer wanted")
+    bare: Activity[[int], str] = ship
+    assert bare
+
+    fulfil.start("x")  # error: arg-type
+    fulfil.start()  # error: call-arg
+    fulfil.using(instance_id="x").start(1, 2, 3)  # error: call-arg
+    handle.signal(approval, 3)  # signal error: arg-type
+    handle.signal(items, ["x"])  # signal error: list-item
+    wrong: int = handle.result()  # error: assignment
+    assert wrong
+
+
+async def use_the_async_client() -> None:
+    handle = await fulfil.astart(1)
+    assert_type(await handle.aresult(), Receipt)
+    await handle.asignal(approval, True)
+    await fulfil.astart("x")  # error: arg-type
+    await handle.asignal(approval, 3)  # signal error: arg-type
+
+
+@workflow  # error: type-var, arg-type, call-overload, misc
+def not_async() -> None: ...
