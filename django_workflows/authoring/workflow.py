@@ -10,7 +10,7 @@ from django_workflows.engine.commands import calling_location
 from django_workflows.engine.context import current_machine
 from django_workflows.engine.events import ChildScheduled
 from django_workflows.engine.machine import Machine
-from django_workflows.exceptions import NotInWorkflowError
+from django_workflows.exceptions import NotAllowedInWorkflowError, NotInWorkflowError
 from django_workflows.payloads import Raw
 from django_workflows.registry import WorkflowDefinition
 
@@ -109,6 +109,11 @@ class Workflow(Generic[P, R]):
             raise NotInWorkflowError(
                 f"{self.name} was called outside a workflow: use .start(...) to start an instance of it, "
                 ".call(...) to run the bare function"
+            )
+        if replace(self.options, queue=None) != StartOptions():
+            raise NotAllowedInWorkflowError(
+                f"expected only queue in .using() of the child workflow {self.name}, found other options; "
+                "a child gets an instance_id of its own"
             )
         payload = self.definition.signature.encode_arguments(args, kwargs, machine.payload_limit)
         coroutine = self._run_as_child(machine, payload, calling_location())

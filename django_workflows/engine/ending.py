@@ -79,6 +79,7 @@ class Ending:
             self.continue_request = request
             self._loop.halt()
         elif task is not self.main:
+            _release_parent_tasks(error)
             number, failed = task.number, self._failed
             failed[number] = weakref.ref(task, lambda ref: failed.pop(number, None) and None)
 
@@ -207,6 +208,19 @@ def _find_request(error: BaseException) -> ContinueAsNewRequest | None:
         requests = [_find_request(member) for member in error.exceptions]
         return requests[0] if all(requests) else None
     return None
+
+
+def _release_parent_tasks(error: BaseException) -> None:
+    """Let go of a failed task where its own traceback holds it, through a task group that it has left.
+
+    Later versions of Python do this themselves. Without it, only the garbage collector finds out that nobody else does.
+    """
+    traceback = error.__traceback__
+    while traceback is not None:
+        frame, traceback = traceback.tb_frame, traceback.tb_next
+        group = frame.f_locals.get("self") if frame.f_code.co_name == "__aexit__" else None
+        if isinstance(group, asyncio.TaskGroup):
+            group._parent_task = None  # type: ignore[attr-defined]
 
 
 async def _close(generator: AsyncGenerator[Any, Any]) -> None:

@@ -89,6 +89,24 @@ def test_a_background_task_that_nobody_holds_fails_the_instance_at_once(error: B
     assert_replays(ran)
 
 
+def test_one_that_fails_in_a_task_group_of_its_own_is_found_at_once_too() -> None:
+    async def background() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(decline("inside"))
+
+    async def main() -> None:
+        asyncio.create_task(background())  # noqa: RUF006
+        await go.receive()
+
+    gc.disable()
+    try:
+        ran = Run(main).finish()
+    finally:
+        gc.enable()
+    assert [member.message for member in ran.failure.members] == ["inside"]
+    assert_replays(ran)
+
+
 def test_one_that_is_dropped_later_fails_the_instance_then() -> None:
     async def starts_it() -> None:
         task = asyncio.create_task(decline("dropped"))

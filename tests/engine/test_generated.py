@@ -7,6 +7,7 @@ in which order things finish, which activities fail, how events are batched, whe
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
@@ -30,8 +31,12 @@ Tree = list[Any]  # [kind, argument or children...]: JSON, as an instance's inpu
 
 @pytest.fixture(autouse=True, scope="module")
 def quiet() -> Iterator[None]:
+    """Keep out what would differ between two live runs: when garbage is collected decides when a failure is found."""
     logging.disable(logging.WARNING)  # of the signals that do not fit their type
+    gc.collect()
+    gc.disable()
     yield
+    gc.enable()
     logging.disable(logging.NOTSET)
 
 
