@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
+from typing import Any, Generic, NamedTuple, NoReturn, TypeVar, overload
 
 import msgspec
 from asgiref.sync import sync_to_async
@@ -114,16 +114,34 @@ class WorkflowHandle(Generic[R]):
             await asyncio.sleep(wait.next_pause())
         return await sync_to_async(self._result_of)(closed)
 
-    def signal(self, signal: Signal[T] | str, value: T | Any = None) -> None:
+    @overload
+    def signal(self, signal: Signal[T], value: T) -> None: ...
+
+    @overload
+    def signal(self, signal: Signal[None]) -> None: ...
+
+    @overload
+    def signal(self, signal: str, value: Any = None) -> None: ...
+
+    def signal(self, signal: Signal[Any] | str, value: Any = None) -> None:
         """Send a signal in the caller's transaction; raises InstanceNotFound, InstanceNotRunning, PayloadError."""
         name = signal.name if isinstance(signal, Signal) else signal
         payload = payloads.encode(value, what=f"signal {name!r}", limit=get_settings().max_payload_bytes)
         messages.signal(self._database, self.instance_id, self.execution_id, name, payload)
         wakeups.announce_on_commit(self._database.alias)
 
-    async def asignal(self, signal: Signal[T] | str, value: T | Any = None) -> None:
+    @overload
+    async def asignal(self, signal: Signal[T], value: T) -> None: ...
+
+    @overload
+    async def asignal(self, signal: Signal[None]) -> None: ...
+
+    @overload
+    async def asignal(self, signal: str, value: Any = None) -> None: ...
+
+    async def asignal(self, signal: Signal[Any] | str, value: Any = None) -> None:
         """Signal from async code."""
-        await sync_to_async(self.signal)(signal, value)
+        await sync_to_async(lambda: self.signal(signal, value))()
 
     def cancel(self, reason: str = "") -> None:
         """Ask the instance to cancel, in the caller's transaction; raises InstanceNotFound, InstanceNotRunning.

@@ -11,7 +11,7 @@ from datetime import timedelta
 from django_workflows import registry
 from django_workflows.conf import get_settings
 from django_workflows.engine.events import ActivityCompleted, ActivityFailed, ActivityScheduled, ResultEvent
-from django_workflows.exceptions import WorkerLost
+from django_workflows.exceptions import PayloadError, WorkerLost
 from django_workflows.failures import Failure
 from django_workflows.payloads import Raw
 from django_workflows.retries import RetryPolicy
@@ -37,13 +37,17 @@ class Attempts:
     ) -> None:  # fmt: skip
         self.database, self.clock, self.worker_id, self.queues, self.pool = database, clock, worker_id, queues, pool
         self._report = report
-        self._promised = 0  # eager attempts of the turn that is being stepped
+        self._promised = {True: 0, False: 0}  # eager attempts of the turn that is being stepped, async and sync
         self._check_due = 0.0
 
     def __len__(self) -> int:
         return len(self.pool)
 
     # Before the commit
+
+    def begin_turn(self) -> None:
+        """Forget what the last turn promised: it is in the pool now, or will be stepped again."""
+        self._promised = {True: 0, False: 0}
 
     def choose_eager(self, step: InstanceStep) -> None:
         """Pick the scheduled activities that this worker will run itself: inserted leased, never looked for."""
@@ -52,8 +56,8 @@ class Attempts:
                 definition = registry.activities.get(event.name)
                 if definition is None or not definition.is_available:
                     continue
-                if self.pool.room(is_async=definition.is_async) > self._promised:
-                    self._promised += 1
+                if self.pool.room(is_async=definition.is_async) > self._promised[definition.is_async]:
+                    self._promised[definition.is_async] += 1
                     step.eager.add(event.command)
 
     def outcome(self, result: AttemptResult) -> ResultEvent | Retry:
@@ -89,15 +93,13 @@ class Attempts:
 
     # After the commit
 
-    def dispatched(self) -> None:
-        """The turn is committed: what was promised is in the pool now."""
-        self._promised = 0
-
     def start(self, task: ClaimedTask) -> None:
         """Start an attempt, or fail an activity whose permitted attempts all ended with their workers."""
         definition = registry.activities.get(task.name)
         assert definition is not None
-        if task.crashes > 1 and self._is_used_up(task):
+        if task.unreadable:
+            self._report(AttemptResult(task, error=PayloadError(f"{task.name}: {task.unreadable}")))
+        elif task.crashes > 1 and self._is_used_up(task):
             error = WorkerLost(
                 f"{task.name}: the worker that ran attempt {task.attempt - 1} died, and no attempt is left"
             )
@@ -113,7 +115,7 @@ class Attempts:
         self.start(
             ClaimedTask(
                 key=TaskKey(chain.instance, event.command), chain=chain.chain, name=event.name, queue=event.queue,
-                workflow_queue=chain.queue, attempt=1, crashes=0, scheduled_at=time,
+                workflow_queue=chain.queue, attempt=1, crashes=1, scheduled_at=time,
                 expires_at=time + timedelta(seconds=limit) if limit is not None else None, options=event.options,
                 input=bytes(event.input), instance_id=chain.info.instance_id, execution_id=chain.info.execution_id,
             )

@@ -75,10 +75,6 @@ class StickyCache:
         if held.machine is not None:
             held.machine.dispose()
 
-    def clear(self) -> None:
-        for held in self:
-            self.drop(held)
-
     def surplus(self, running: Set[int]) -> list[Held]:
         """Return the instances to evict: idle, and not of the chains whose activities run here; least used first."""
         excess = len(self._held) - self.size

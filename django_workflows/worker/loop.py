@@ -212,6 +212,8 @@ class TurnLoop:
 
     def _step(self, batch: TurnBatch) -> None:
         now = self.clock.now()
+        if self.attempts is not None:
+            self.attempts.begin_turn()
         for held in self._ready.values():
             if held.uncommitted is None:
                 try:
@@ -275,7 +277,12 @@ class TurnLoop:
             for entry in held.unread_results():
                 assert entry.task is not None and isinstance(entry.event, ev.ResultEvent)
                 self._strays.append(Outcome(entry.task, entry.event))
-            self.cache.drop(held)
+            stepping.drop(held, self.cache, self.watch)
+
+    def forget_all(self) -> None:
+        """Empty the memory at the end of this incarnation; the tables hold everything."""
+        for held in self.cache:
+            stepping.drop(held, self.cache, self.watch)
 
     def _dispatch(self, step: InstanceStep) -> None:
         """Do what a committed step allows: start its activities, arm its timers, forget what is closed."""
@@ -311,7 +318,6 @@ class TurnLoop:
                     self.statistics.closed += 1
                     self.finder.hint()
         if self.attempts is not None:
-            self.attempts.dispatched()
             for command in cancelled.union(e.command for e in step.abandoned if isinstance(e, ev.ActivityScheduled)):
                 self.attempts.cancel(TaskKey(chain.instance, command))
 

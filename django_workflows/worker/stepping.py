@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Any
@@ -18,7 +19,9 @@ from django_workflows.registry import WorkflowDefinition
 from django_workflows.store.work import InboxRow, LoadedInstance
 
 from .guards import StepWatch
-from .held import Held, Input
+from .held import Held, Input, StickyCache
+
+logger = logging.getLogger("django_workflows.worker")
 
 
 class CrashLimitReached(WorkflowsError):
@@ -106,4 +109,14 @@ def step(held: Held, inputs: list[Input], now: datetime, watch: StepWatch) -> tu
     recorded = watch.call(f"{info.workflow} {info.instance_id!r}", lambda: machine.step(events, now))
     if recorded.consumed == len(live):
         return recorded, len(inputs)
-    return recorded, inputs.index(live[recorded.consumed])
+    first_left = live[recorded.consumed]
+    return recorded, next(place for place, entry in enumerate(inputs) if entry is first_left)
+
+
+def drop(held: Held, cache: StickyCache, watch: StepWatch) -> None:
+    """Forget a held instance; its clean-up code runs within the step limit, for what happens in it decides nothing."""
+    info = held.chain.info
+    try:
+        watch.call(f"{info.workflow} {info.instance_id!r}, leaving memory", lambda: cache.drop(held))
+    except Exception as error:
+        logger.error("%s", error)

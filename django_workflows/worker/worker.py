@@ -26,6 +26,7 @@ from .loop import WAKE, TurnLoop
 
 logger = logging.getLogger("django_workflows.worker")
 
+_PAUSE_AFTER_ERROR = 1.0
 _SQLITE_PAUSE = 0.002  # between busy turns, so that other processes get the one write lock
 
 
@@ -97,12 +98,26 @@ class Worker:
                     continue
                 except Interrupted:
                     return
+                except Exception:
+                    # A bug of ours. What this incarnation held is replayed from the tables by the next one.
+                    logger.exception("worker %s met an unexpected error; it starts over as a new one", self.id)
+                    self._give_up()
+                    continue
                 if self.options.burst:
                     return
         finally:
             watch.stop()
             self.database.connection.close()
             self.stopped.set()
+
+    def _give_up(self) -> None:
+        """Retire after an unexpected error, and pause, so that an error that repeats does not burn a core."""
+        try:
+            workers.retire(self.database, self.id)
+            workers.hand_back(self.database)
+        except DATABASE_ERRORS:
+            self.database.connection.close()
+        self._exit_now.wait(_PAUSE_AFTER_ERROR)
 
     # One incarnation: a worker row from registration to death
 
@@ -132,7 +147,7 @@ class Worker:
             listener.stop()
             if pool is not None:
                 pool.stop()
-            self._loop.cache.clear()
+            self._loop.forget_all()
 
     def _register(self, clock: DatabaseClock) -> None:
         pause = 0.1

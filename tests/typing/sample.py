@@ -119,8 +119,8 @@ def use_the_client() -> None:
     fulfil.start("x")  # error: arg-type
     fulfil.start()  # error: call-arg
     fulfil.using(instance_id="x").start(1, 2, 3)  # error: call-arg
-    handle.signal(approval, 3)  # signal error: arg-type
-    handle.signal(items, ["x"])  # signal error: list-item
+    handle.signal(approval, 3)  # error: misc
+    handle.signal(items, ["x"])  # error: misc
     wrong: int = handle.result()  # error: assignment
     assert wrong
 
@@ -130,7 +130,7 @@ async def use_the_async_client() -> None:
     assert_type(await handle.aresult(), Receipt)
     await handle.asignal(approval, True)
     await fulfil.astart("x")  # error: arg-type
-    await handle.asignal(approval, 3)  # signal error: arg-type
+    await handle.asignal(approval, 3)  # error: misc
 
 
 @workflow  # error: type-var, arg-type, call-overload, misc

@@ -1,0 +1,46 @@
+"""A worker outlives errors that are nobody's fault but its own, and clean-up code that does not end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from django_workflows import Signal, workflow
+from django_workflows.testing import running_worker
+from django_workflows.worker.loop import TurnLoop
+from tests.testapp.workflows import greet
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+never: Signal[bool] = Signal("never", bool)
+
+
+@workflow(name="worker_errors.endless_clean_up")
+async def endless_clean_up() -> None:
+    try:
+        await never.receive()
+    finally:
+        while True:
+            pass
+
+
+def test_an_unexpected_error_in_a_turn_starts_the_worker_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    turn, failures = TurnLoop.turn, [KeyError("a bug")]
+
+    def failing_once(self: TurnLoop) -> bool:
+        if failures:
+            raise failures.pop()
+        return turn(self)
+
+    monkeypatch.setattr(TurnLoop, "turn", failing_once)
+    with running_worker():
+        assert greet.start("hello").result(timeout=20) == "hello world"
+    assert not failures
+
+
+def test_clean_up_code_that_never_ends_does_not_stop_others(settings: Any) -> None:
+    settings.DJANGO_WORKFLOWS = {"STEP_TIME_LIMIT": 0.2}
+    with running_worker(sticky_cache_size=0):
+        endless_clean_up.start()  # leaves memory after its first step
+        assert greet.start("hello").result(timeout=20) == "hello world"
