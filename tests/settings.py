@@ -79,6 +79,7 @@ INSTALLED_APPS = [
     "example_project.imports",
     "tests.testapp",
     "tests.reliability",  # autodiscovered by worker processes
+    "tests.conformance",  # likewise
 ]
 MIGRATION_MODULES = {"testapp": None}  # its tables follow its models
 

@@ -13,6 +13,7 @@ from django.db.backends.utils import CursorWrapper
 from django_workflows.engine.events import ResultEvent, encode_event
 from django_workflows.engine.steps import InstanceInfo
 from django_workflows.models import ActivityTask, HistoryEvent, InboxEvent, OpenInstance, Timer, WorkflowInstance
+from django_workflows.retries import RetryPolicy
 
 from .database import Database
 from .dialects.base import Row
@@ -130,11 +131,24 @@ def _task(database: Database, row: Row, instance_id: str, execution_id: str) -> 
     from_time = database.dialect.from_time
     scheduled_at = from_time(scheduled)
     assert scheduled_at is not None
+    stored_options, unreadable = _read_options(options)
     return ClaimedTask(
         key=TaskKey(instance, command), chain=chain, name=name, queue=queue, workflow_queue=workflow_queue,
         attempt=attempt + 1, crashes=crashes + 1, scheduled_at=scheduled_at, expires_at=from_time(expires),
-        options=json.loads(options), input=input.encode(), instance_id=instance_id, execution_id=execution_id,
+        options=stored_options, input=input.encode(), instance_id=instance_id, execution_id=execution_id,
+        unreadable=unreadable,
     )  # fmt: skip
+
+
+def _read_options(text: str) -> tuple[dict[str, Any], str]:
+    """Return a task's options, or those of a single attempt and the reason why they cannot be read."""
+    try:
+        options: dict[str, Any] = json.loads(text)
+        RetryPolicy.from_json(options["retry"])
+    except Exception as error:
+        problem = f"expected the options of an activity task, found {text[:200]!r}: {type(error).__name__}: {error}"
+        return {"retry": RetryPolicy(max_attempts=1).to_json()}, problem
+    return options, ""
 
 
 def result_row(task: ClaimedTask, event: ResultEvent, now: Any) -> Row:

@@ -136,11 +136,13 @@ class StepRows:
         chain, now = step.chain, step.step.time
         limit = event.options.get("schedule_to_close")
         expires_at = self.to_time(now + timedelta(seconds=limit)) if limit is not None else None
-        eager = event.command in step.eager
         time = self.to_time(now)
+        # A lease is a claim: the first attempt, and a crash until it comes back.
+        eager = event.command in step.eager
+        attempt, owner, available_at = (1, self.worker_id, None) if eager else (0, None, time)
         return (
             chain.instance, event.command, chain.chain, event.name, event.queue, chain.queue, 0,
-            1 if eager else 0, 0, self.worker_id if eager else None, None if eager else time, expires_at, time, None,
+            attempt, attempt, owner, available_at, expires_at, time, None,
             _encode(event.options).decode(), bytes(event.input).decode(),
         )  # fmt: skip
 

@@ -83,6 +83,7 @@ class ClaimedTask:
     input: bytes
     instance_id: str = ""
     execution_id: str = ""
+    unreadable: str = ""  # what is wrong with the row; such a task is not run
 
 
 @dataclass
