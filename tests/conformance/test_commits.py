@@ -1,0 +1,136 @@
+"""Commits that go wrong: a lost reply, one item that the database refuses."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+from django.db import OperationalError
+
+from django_workflows import InstanceStatus
+from django_workflows.engine import events as ev
+from django_workflows.models import (
+    ActivityTask,
+    HistoryEvent,
+    InboxEvent,
+    OpenInstance,
+)
+from django_workflows.store.database import Database
+from django_workflows.store.turns import commit_turn, find_landed
+from django_workflows.store.work import Outcome, TurnBatch, TurnResult
+from django_workflows.worker import committer
+from django_workflows.worker.committer import Committer
+
+from .store_support import (
+    LEASE,
+    activity_scheduled,
+    claim,
+    commit,
+    completed,
+    elsewhere,
+    first_step,
+    register,
+    scheduled_task,
+    skip_without_row_locks,
+    start,
+)
+from .waiting import eventually, in_threads, waiting_for_locks
+
+# A commit whose reply was lost
+
+
+def test_landed_steps_are_found_after_a_lost_reply() -> None:
+    me = register()
+    landed, other = (first_step(entry, completed()) for entry in claim(me, *start(2)))
+    batch = TurnBatch(steps=[landed, other])
+    assert find_landed(Database(), me, batch) == []
+
+    commit(me, TurnBatch(steps=[landed]))
+
+    assert find_landed(Database(), me, batch) == [landed]
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_look_for_landed_steps_waits_for_the_transaction_that_may_still_commit(end: str) -> None:
+    skip_without_row_locks()
+    me = register()
+    [loaded] = claim(me, *start())
+    batch = TurnBatch(steps=[first_step(loaded)])
+    answers: list[Any] = []
+
+    def look() -> None:
+        answers.extend(find_landed(Database(), me, batch))
+
+    looker = threading.Thread(target=in_threads, args=(look,))
+    with elsewhere(lambda: commit_turn(Database(), me, batch), end):
+        looker.start()
+        eventually(lambda: waiting_for_locks() >= 1)
+        assert looker.is_alive()
+    looker.join(timeout=10)
+    assert answers == (batch.steps if end == "commit" else [])
+
+
+def test_committer_goes_on_after_a_lost_reply_without_doing_anything_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection breaks after the commit and before the reply."""
+    me = register()
+    steps = [first_step(entry, activity_scheduled()) for entry in claim(me, *start(2))]
+    calls: list[int] = []
+
+    def commit_and_lose_the_reply(database: Database, worker_id: int, batch: TurnBatch) -> TurnResult:
+        result = commit_turn(database, worker_id, batch)
+        calls.append(len(batch.steps))
+        if len(calls) == 1:
+            raise OperationalError("server closed the connection unexpectedly")
+        return result
+
+    monkeypatch.setattr(committer, "commit_turn", commit_and_lose_the_reply)
+    result = Committer(Database(), me, LEASE, lambda: None).commit(TurnBatch(steps=steps))
+
+    assert result.committed == steps
+    assert (result.busy, result.lost) == ([], [])
+    assert ActivityTask.objects.count() == 2
+    assert HistoryEvent.objects.count() == 4
+
+
+# One bad item
+
+
+@pytest.mark.parametrize("bad", [0, 3, 6])
+def test_item_that_the_database_refuses_is_blocked_alone(bad: int) -> None:
+    me = register()
+    handles = start(7)
+    steps = [first_step(entry, completed()) for entry in claim(me, *handles)]
+    HistoryEvent.objects.create(  # in the way of the bad step's first event
+        instance_id=steps[bad].chain.instance, sequence=1, type="InstanceStarted", time=datetime.now(UTC), data="{}"
+    )
+
+    result = Committer(Database(), me, LEASE, lambda: None).commit(TurnBatch(steps=steps))
+
+    statuses = [handle.status for handle in handles]
+    assert statuses.pop(bad) is InstanceStatus.BLOCKED
+    assert set(statuses) == {InstanceStatus.COMPLETED}
+    assert len(result.committed) == 7
+    row = OpenInstance.objects.get()
+    assert (row.owner_id, row.blocks) == (None, 1)
+    OpenInstance.objects.update(history_length=1)  # what was in the way is there
+
+
+def test_refused_item_does_not_take_claims_and_outcomes_with_it() -> None:
+    me = register()
+    key = scheduled_task(me)
+    [task] = commit(me, TurnBatch(claim_tasks=[key])).claimed_tasks
+    steps = [first_step(entry) for entry in claim(me, *start(2))]
+    InboxEvent.objects.filter(pk=steps[0].consumed[0]).delete()
+    waiting = start()[0].describe().instance_key
+    outcome = Outcome(task, ev.ActivityCompleted(task.key.command, msgspec.Raw(b"1")))
+
+    batch = TurnBatch(steps=steps, outcomes=[outcome], claim_instances=[waiting])
+    result = Committer(Database(), me, LEASE, lambda: None).commit(batch)
+
+    assert result.claimed_instances == [waiting]
+    assert steps[1] in result.committed
+    assert InboxEvent.objects.filter(type="ActivityCompleted").count() == 1
+    assert not ActivityTask.objects.exists()

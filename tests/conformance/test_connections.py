@@ -1,0 +1,64 @@
+"""Connections cut under a working worker: nothing is lost, nothing is recorded twice, and the worker goes on."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import pytest
+from django.db import connection
+
+from django_workflows.models import HistoryEvent, OpenInstance
+from django_workflows.testing import running_worker
+from tests.reliability.workflows import mixed
+from tests.testapp.models import Effect
+
+from .waiting import eventually
+
+
+def cut_connections() -> int:
+    """End every other session on this database, whatever it is doing; return how many there were."""
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute(
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            return int(cursor.fetchone()[0])
+        cursor.execute("SELECT id FROM information_schema.processlist WHERE db = database() AND id <> connection_id()")
+        sessions = [row[0] for row in cursor.fetchall()]
+        for session in sessions:
+            try:
+                cursor.execute(f"KILL {session:d}")
+            except Exception as error:
+                assert "Unknown thread id" in str(error)
+        return len(sessions)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_cut_connections_lose_nothing_and_double_nothing(workers: int, cache_size: int) -> None:
+    if connection.vendor == "sqlite":
+        pytest.skip("there is no connection to cut")
+    with ExitStack() as stack:
+        for _ in range(workers):
+            stack.enter_context(running_worker(threads=4, sticky_cache_size=cache_size))
+        handles = mixed.start_many([(f"instance {number}", 6) for number in range(20)])
+        for done in range(1, 9):
+            # Spread over the run: after every so many recorded results.
+            eventually(lambda done=done: HistoryEvent.objects.filter(type="ActivityCompleted").count() >= done * 10, 60)  # type: ignore[misc]
+            assert cut_connections() > 0
+        assert [handle.result(timeout=60) for handle in handles] == [15] * 20
+    assert not OpenInstance.objects.exists()
+    keys = list(Effect.objects.values_list("key", flat=True))
+    assert len(keys) == len(set(keys)) == 20 * 3
+    assert HistoryEvent.objects.filter(type="ActivityCompleted").count() == 20 * 6
+
+
+def test_worker_that_loses_its_connection_while_idle_goes_on(cache_size: int) -> None:
+    if connection.vendor == "sqlite":
+        pytest.skip("there is no connection to cut")
+    with running_worker(sticky_cache_size=cache_size) as worker:
+        mixed.start("before", 2).result(timeout=20)
+        first = worker.id
+        cut_connections()
+        mixed.start("after", 2).result(timeout=20)
+        assert worker.id == first, "a lost connection is no lost lease"
