@@ -179,7 +179,10 @@ class WorkflowHandle(Generic[R]):
         return await sync_to_async(self.history)()
 
     def remove(self) -> None:
-        """Remove a closed execution with its history; raises InstanceNotFound, InstanceNotFinished."""
+        """Remove a closed instance, or the bound execution, with its history.
+
+        Raises InstanceNotFound, InstanceNotFinished.
+        """
         retention.remove(self._database, self.instance_id, self.execution_id)
 
     async def aremove(self) -> None:
@@ -254,6 +257,8 @@ class ModelClient:
     ) -> list[WorkflowHandle[Any]]:
         if workflow.options.on_conflict != "raise":
             raise ValueError("start_many() starts all or none: expected on_conflict='raise'")
+        if workflow.options.instance_id is not None:
+            raise ValueError("start_many() takes its ids from instance_ids=, not from using(instance_id=)")
         calls = list(arguments)
         ids = [None] * len(calls) if instance_ids is None else list(instance_ids)
         if len(ids) != len(calls):

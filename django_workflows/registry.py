@@ -26,6 +26,12 @@ class ActivityOptions:
     start_to_close_timeout: timedelta | None = None
     schedule_to_close_timeout: timedelta | None = None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.retry, RetryPolicy):
+            raise TypeError(
+                f"expected retry to be a RetryPolicy, found {self.retry!r}; RetryPolicy(max_attempts=1) tries once"
+            )
+
     @cached_property
     def stored(self) -> dict[str, Any]:
         """The options as JSON, kept in the history event and the activity task."""

@@ -10,6 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from django import VERSION as DJANGO_VERSION
+
 # Without a DATABASE_NAME every run has a test database of its own, so that suites may run side by side.
 NAME = os.environ.get("DATABASE_NAME", "workflows")
 TEST_NAME = f"test_{NAME}" if "DATABASE_NAME" in os.environ else f"test_{NAME}_{os.getpid()}"
@@ -59,6 +61,10 @@ def database(vendor: str) -> dict[str, Any]:
 DATABASES = {"default": database(os.environ.get("DATABASE", "sqlite"))}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
+# Django 6.1 warns without it; Django's test runner puts its own backend in place.
+MAILERS = {"default": {"BACKEND": "django.core.mail.backends.dummy.EmailBackend"}}
+if DJANGO_VERSION < (6, 1):
+    del MAILERS
 SECRET_KEY = "used by tests only"
 ALLOWED_HOSTS = ["testserver", "localhost", "127.0.0.1"]
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # tests log in often

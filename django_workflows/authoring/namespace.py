@@ -146,7 +146,8 @@ class WorkflowNamespace:
         machine = require_machine("workflow.continue_as_new()")
         definition = workflows.get(machine.info.workflow)
         assert definition is not None
-        raise ContinueAsNewRequest(definition.signature.encode_arguments(args, kwargs, machine.payload_limit))
+        payload = definition.signature.encode_arguments(args, kwargs, machine.payload_limit)
+        raise ContinueAsNewRequest(payload, definition.version)
 
 
 def _finish(future: asyncio.Future[None]) -> None:

@@ -25,8 +25,9 @@ _MOST_THROWS = 100
 class ContinueAsNewRequest(BaseException):
     """Raised by `workflow.continue_as_new()`; a BaseException so that `except Exception` lets it pass."""
 
-    def __init__(self, input: bytes) -> None:
+    def __init__(self, input: bytes, version: str = "") -> None:
         self.input = input
+        self.version = version
 
 
 class Ending:

@@ -193,6 +193,7 @@ class InstanceContinuedAsNew(ClosingEvent, frozen=True, kw_only=True):
     input: Raw
     execution_id: str
     signals: list[CarriedSignal] = []
+    version: str = ""  # of the code that continues
 
 
 class InstanceTerminated(ClosingEvent, frozen=True, kw_only=True):

@@ -235,6 +235,7 @@ class Machine:
                 input=msgspec.Raw(ending.continue_request.input),
                 execution_id=self.uuid_hex(),
                 signals=self.signals.unread(),
+                version=ending.continue_request.version,
             )
         if not ending.is_over:
             return None

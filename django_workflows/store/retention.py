@@ -28,14 +28,21 @@ _PAGE = 5000  # keys in one statement
 
 
 def remove(database: Database, instance_id: str, execution_id: str | None) -> None:
-    """Remove one closed execution; raises InstanceNotFound or InstanceNotFinished."""
+    """Remove a closed instance, or the one execution that is bound; raises InstanceNotFound or InstanceNotFinished.
+
+    An instance that continued as new goes with all executions of its chain: none of them is a whole without the last.
+    """
     instance = find_instance(database, instance_id, execution_id)
     if not InstanceStatus(instance.status).is_closed:
         raise InstanceNotFinished(
             f"expected instance {instance_id!r} to be closed before it is removed, found it "
             f"{instance.get_status_display().lower()}; cancel or terminate it first"
         )
-    _remove_batch(database, [instance.pk], skip_locked=False)
+    keys = [instance.pk]
+    if execution_id is None:
+        chain = WorkflowInstance.objects.using(database.alias).filter(chain_id=instance.chain)
+        keys = [instance.chain, *chain.values_list("pk", flat=True)]
+    _remove_batch(database, keys, skip_locked=False)
 
 
 def prune(database: Database, closed_before: datetime, statuses: Iterable[str] | None = None) -> int:

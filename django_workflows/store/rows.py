@@ -217,7 +217,7 @@ class StepRows:
         previous = WorkflowInstance.objects.using(self.database.alias).get(pk=chain.instance)
         return WorkflowInstance(
             instance_id=info.instance_id, instance_key=chain.open_key, execution_id=event.execution_id,
-            chain_id=chain.chain, name=info.workflow, version=info.version, queue=chain.queue,
+            chain_id=chain.chain, name=info.workflow, version=event.version, queue=chain.queue,
             input=bytes(event.input).decode(), parent_id=previous.parent_id, parent_command=previous.parent_command,
             root_id=previous.root_id, subject_type_id=previous.subject_type_id, subject_pk=previous.subject_pk,
             attributes=previous.attributes, created_at=step.step.time,

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 
+from django import VERSION as DJANGO_VERSION
+
 from tests.settings import *  # noqa: F403
 
 MEDIA_ROOT = os.environ.get("EXAMPLE_MEDIA_ROOT", "")
-EMAIL_BACKEND = "django.core.mail.backends.dummy.EmailBackend"
+if DJANGO_VERSION < (6, 1):
+    EMAIL_BACKEND = "django.core.mail.backends.dummy.EmailBackend"
 DJANGO_WORKFLOWS = {"LEASE": 2.0}

@@ -266,7 +266,7 @@ def test_enums_with_a_metaclass_of_their_own_round_trip() -> None:
     class Meta(enum.EnumMeta):
         pass
 
-    class Status(str, enum.Enum, metaclass=Meta):
+    class Status(str, enum.Enum, metaclass=Meta):  # noqa: UP042
         PAID = "paid"
 
     encoded = encode([Status.PAID], what="statuses")

@@ -6,7 +6,7 @@ rows that other transactions inserted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -17,6 +17,7 @@ from .base import Dialect, Key, Lock, Row, as_tuples, columns_of
 
 _ON_LOCKED = {"skip": "SKIP LOCKED", "wait": ""}
 _encode = msgspec.json.Encoder().encode
+_LARGEST = 2_000_000  # characters of text in one statement
 
 
 class VendorDialect(Dialect):
@@ -57,9 +58,10 @@ class VendorDialect(Dialect):
     def update(
         self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], columns: Sequence[str], rows: Sequence[Row]
     ) -> None:
-        source, parameter = self._rows(model, (*key, *columns), [tuple(row) for row in rows])
         changes = ", ".join(f"t.{column} = j.{column}" for column in columns)
-        cursor.execute(f"UPDATE {source} STRAIGHT_JOIN {_forced(model)} ON {_on(key)} SET {changes}", [parameter])
+        for page in _pages(rows):
+            source, parameter = self._rows(model, (*key, *columns), page)
+            cursor.execute(f"UPDATE {source} STRAIGHT_JOIN {_forced(model)} ON {_on(key)} SET {changes}", [parameter])
 
     def select(
         self,
@@ -104,3 +106,17 @@ def _forced(model: type[Model]) -> str:
 
 def _on(key: Sequence[str]) -> str:
     return " AND ".join(f"t.{column} = j.{column}" for column in key)
+
+
+def _pages(rows: Sequence[Row]) -> Iterator[list[tuple[Any, ...]]]:
+    """Cut rows into statements below the default max_allowed_packet of 16 MB; a larger one looks like an outage."""
+    page: list[tuple[Any, ...]] = []
+    size = 0
+    for row in rows:
+        length = sum(len(value) for value in row if isinstance(value, str))
+        if page and size + length > _LARGEST:
+            yield page
+            page, size = [], 0
+        page.append(tuple(row))
+        size += length
+    yield page
