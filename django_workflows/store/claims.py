@@ -109,13 +109,29 @@ def claim_tasks(database: Database, cursor: CursorWrapper, worker_id: int, keys:
     rows = database.dialect.select(
         cursor, ActivityTask, _TASK_COLUMNS, key, keys, where="AND t.available_at IS NOT NULL", lock="skip"
     )
-    ids = _instance_ids(database, cursor, {row[0] for row in rows})
-    tasks = [_task(database, row, *ids.get(row[0], ("", ""))) for row in rows]
+    tasks = _tasks(database, cursor, rows, claims=1)
     if tasks:
         columns = ("owner_id", "attempt", "crashes", "available_at")
         changes: list[Row] = [(*task.key, worker_id, task.attempt, task.crashes, None) for task in tasks]
         database.dialect.update(cursor, ActivityTask, key, columns, changes)
     return tasks
+
+
+def find_claimed(
+    database: Database, cursor: CursorWrapper, worker_id: int, instances: list[str], tasks: list[TaskKey]
+) -> tuple[list[str], list[ClaimedTask]]:
+    """Return which of these, free when they were last seen, belong to this worker now."""
+    key, mine = ("instance_id", "command"), f"AND t.owner_id = {worker_id:d}"
+    select = database.dialect.select
+    opened = select(cursor, OpenInstance, ("open_key",), ("open_key",), instances, where=mine) if instances else []
+    rows = select(cursor, ActivityTask, _TASK_COLUMNS, key, tasks, where=mine) if tasks else []
+    return [row[0] for row in opened], _tasks(database, cursor, rows, claims=0)
+
+
+def _tasks(database: Database, cursor: CursorWrapper, rows: list[Row], *, claims: int) -> list[ClaimedTask]:
+    """Return rows as tasks, with so many claims more than their columns count."""
+    ids = _instance_ids(database, cursor, {row[0] for row in rows})
+    return [_task(database, row, claims, *ids.get(row[0], ("", ""))) for row in rows]
 
 
 def _instance_ids(database: Database, cursor: CursorWrapper, keys: set[int]) -> dict[int, tuple[str, str]]:
@@ -126,7 +142,7 @@ def _instance_ids(database: Database, cursor: CursorWrapper, keys: set[int]) -> 
     return {pk: (instance_id, execution_id) for pk, instance_id, execution_id in rows}
 
 
-def _task(database: Database, row: Row, instance_id: str, execution_id: str) -> ClaimedTask:
+def _task(database: Database, row: Row, claims: int, instance_id: str, execution_id: str) -> ClaimedTask:
     instance, command, chain, name, queue, workflow_queue, attempt, crashes, scheduled, expires, options, input = row
     from_time = database.dialect.from_time
     scheduled_at = from_time(scheduled)
@@ -134,7 +150,7 @@ def _task(database: Database, row: Row, instance_id: str, execution_id: str) -> 
     stored_options, unreadable = _read_options(options)
     return ClaimedTask(
         key=TaskKey(instance, command), chain=chain, name=name, queue=queue, workflow_queue=workflow_queue,
-        attempt=attempt + 1, crashes=crashes + 1, scheduled_at=scheduled_at, expires_at=from_time(expires),
+        attempt=attempt + claims, crashes=crashes + claims, scheduled_at=scheduled_at, expires_at=from_time(expires),
         options=stored_options, input=input.encode(), instance_id=instance_id, execution_id=execution_id,
         unreadable=unreadable,
     )  # fmt: skip

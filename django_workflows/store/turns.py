@@ -47,8 +47,8 @@ def commit_turn(database: Database, worker_id: int, batch: TurnBatch) -> TurnRes
     return result
 
 
-def find_landed(database: Database, worker_id: int, batch: TurnBatch) -> list[InstanceStep]:
-    """After a lost reply to a commit: return the steps that it stored.
+def find_landed(database: Database, worker_id: int, batch: TurnBatch) -> TurnResult:
+    """After a lost reply to a commit: return the steps that it stored and what it claimed.
 
     Locks the worker's row first, which waits for the old connection's transaction to end one way or the other. What a
     step leaves behind is its last event, or for one without events the absence of the inbox rows it consumed.
@@ -62,7 +62,9 @@ def find_landed(database: Database, worker_id: int, batch: TurnBatch) -> list[In
         unread = (
             {row[0] for row in database.dialect.select(cursor, InboxEvent, ("id",), ("id",), read)} if read else set()
         )
-    return [step for step in batch.steps if _is_stored(step, stored, unread)]
+        instances, tasks = claims.find_claimed(database, cursor, worker_id, batch.claim_instances, batch.claim_tasks)
+    steps = [step for step in batch.steps if _is_stored(step, stored, unread)]
+    return TurnResult(committed=steps, claimed_instances=instances, claimed_tasks=tasks)
 
 
 def _last_event(step: InstanceStep) -> tuple[int, int]:

@@ -48,7 +48,8 @@ class Committer:
             except DATABASE_ERRORS as error:
                 self.recover(error, pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
-            batch = self._without_landed(batch, result)
+            landed = self._find_landed(batch)
+            result, batch = _merge(result, landed), _without(batch, landed)
 
     def recover(self, error: Exception, pause: float) -> None:
         """Say what happened in one line, drop the connection and wait."""
@@ -62,22 +63,16 @@ class Committer:
         self.database.prepare_worker_session(self.lease.total_seconds())
         return commit_turn(self.database, self.worker_id, batch)
 
-    def _without_landed(self, batch: TurnBatch, result: TurnResult) -> TurnBatch:
-        """The reply to COMMIT may be what was lost: move what it stored to the result, keep the rest.
-
-        Everything but steps is written under a condition that its own success makes false, so it may be sent again.
-        """
+    def _find_landed(self, batch: TurnBatch) -> TurnResult:
+        """Return what the commit stored, whose reply may be all that was lost."""
         pause = 0.05
         while True:
             try:
                 self.database.prepare_worker_session(self.lease.total_seconds())
-                landed = find_landed(self.database, self.worker_id, batch)
+                return find_landed(self.database, self.worker_id, batch)
             except DATABASE_ERRORS as error:
                 self.recover(error, pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
-            else:
-                result.committed += landed
-                return replace(batch, steps=[step for step in batch.steps if step not in landed])
 
     def _bisect(self, batch: TurnBatch, error: Exception) -> TurnResult:
         """Find the item that the database refuses, so that it alone fails."""
@@ -100,6 +95,17 @@ class Committer:
             failed = ActivityFailed(command=task.key.command, failure=Failure.of(error))
             return self.commit(replace(batch, outcomes=[Outcome(task, failed)]))
         raise error
+
+
+def _without(batch: TurnBatch, landed: TurnResult) -> TurnBatch:
+    """Return what is left to send again: the rest is written under a condition that its own success makes false."""
+    tasks = {task.key for task in landed.claimed_tasks}
+    return replace(
+        batch,
+        steps=[step for step in batch.steps if step not in landed.committed],
+        claim_instances=[key for key in batch.claim_instances if key not in landed.claimed_instances],
+        claim_tasks=[key for key in batch.claim_tasks if key not in tasks],
+    )
 
 
 def _refused(step: InstanceStep, error: Exception) -> InstanceStep:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -12,6 +12,7 @@ from django.db import OperationalError
 
 from django_workflows import InstanceStatus
 from django_workflows.engine import events as ev
+from django_workflows.failures import Failure
 from django_workflows.models import (
     ActivityTask,
     HistoryEvent,
@@ -20,7 +21,7 @@ from django_workflows.models import (
 )
 from django_workflows.store.database import Database
 from django_workflows.store.turns import commit_turn, find_landed
-from django_workflows.store.work import Outcome, TurnBatch, TurnResult
+from django_workflows.store.work import Outcome, Retry, TurnBatch, TurnResult
 from django_workflows.worker import committer
 from django_workflows.worker.committer import Committer
 
@@ -46,11 +47,11 @@ def test_landed_steps_are_found_after_a_lost_reply() -> None:
     me = register()
     landed, other = (first_step(entry, completed()) for entry in claim(me, *start(2)))
     batch = TurnBatch(steps=[landed, other])
-    assert find_landed(Database(), me, batch) == []
+    assert find_landed(Database(), me, batch) == TurnResult()
 
     commit(me, TurnBatch(steps=[landed]))
 
-    assert find_landed(Database(), me, batch) == [landed]
+    assert find_landed(Database(), me, batch) == TurnResult(committed=[landed])
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
@@ -62,7 +63,7 @@ def test_look_for_landed_steps_waits_for_the_transaction_that_may_still_commit(e
     answers: list[Any] = []
 
     def look() -> None:
-        answers.extend(find_landed(Database(), me, batch))
+        answers.extend(find_landed(Database(), me, batch).committed)
 
     looker = threading.Thread(target=in_threads, args=(look,))
     with elsewhere(lambda: commit_turn(Database(), me, batch), end):
@@ -73,26 +74,63 @@ def test_look_for_landed_steps_waits_for_the_transaction_that_may_still_commit(e
     assert answers == (batch.steps if end == "commit" else [])
 
 
-def test_committer_goes_on_after_a_lost_reply_without_doing_anything_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The connection breaks after the commit and before the reply."""
-    me = register()
-    steps = [first_step(entry, activity_scheduled()) for entry in claim(me, *start(2))]
-    calls: list[int] = []
+@pytest.fixture
+def lost_reply(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Break the connection once, after a commit and before its reply."""
+    calls: list[TurnBatch] = []
 
     def commit_and_lose_the_reply(database: Database, worker_id: int, batch: TurnBatch) -> TurnResult:
         result = commit_turn(database, worker_id, batch)
-        calls.append(len(batch.steps))
+        calls.append(batch)
         if len(calls) == 1:
             raise OperationalError("server closed the connection unexpectedly")
         return result
 
     monkeypatch.setattr(committer, "commit_turn", commit_and_lose_the_reply)
+
+
+def test_steps_of_a_commit_with_a_lost_reply_are_neither_lost_nor_doubled(lost_reply: None) -> None:
+    me = register()
+    steps = [first_step(entry, activity_scheduled()) for entry in claim(me, *start(2))]
+
     result = Committer(Database(), me, LEASE, lambda: None).commit(TurnBatch(steps=steps))
 
     assert result.committed == steps
     assert (result.busy, result.lost) == ([], [])
     assert ActivityTask.objects.count() == 2
     assert HistoryEvent.objects.count() == 4
+
+
+def test_claims_of_a_commit_with_a_lost_reply_are_known_to_the_worker(lost_reply: None) -> None:
+    """A task leased to a living worker that does not know of it would never run."""
+    me = register()
+    keys = [scheduled_task(me) for _ in range(2)]
+    instances = [handle.describe().instance_key for handle in start(2)]
+
+    batch = TurnBatch(claim_tasks=keys, claim_instances=instances)
+    result = Committer(Database(), me, LEASE, lambda: None).commit(batch)
+
+    assert sorted(task.key for task in result.claimed_tasks) == sorted(keys)
+    assert [(task.attempt, task.crashes) for task in result.claimed_tasks] == [(1, 1)] * 2
+    assert sorted(result.claimed_instances) == sorted(instances)
+    assert list(ActivityTask.objects.values_list("owner_id", "attempt")) == [(me, 1)] * 2
+
+
+def test_outcomes_and_retries_of_a_commit_with_a_lost_reply_count_once(lost_reply: None) -> None:
+    me = register()
+    keys = [scheduled_task(me) for _ in range(2)]
+    done, failed = commit(me, TurnBatch(claim_tasks=keys)).claimed_tasks
+    later = datetime.now(UTC) + timedelta(hours=1)
+
+    batch = TurnBatch(
+        outcomes=[Outcome(done, ev.ActivityCompleted(1))],
+        retries=[Retry(failed, later, Failure.of(LookupError("first try")))],
+    )
+    Committer(Database(), me, LEASE, lambda: None).commit(batch)
+
+    assert InboxEvent.objects.filter(type="ActivityCompleted").count() == 1
+    row = ActivityTask.objects.get()
+    assert (row.owner_id, row.attempt, row.crashes) == (None, 1, 0)
 
 
 # One bad item
