@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from datetime import datetime
+from math import inf
 from typing import Any
 
 from django.db.backends.utils import CursorWrapper
@@ -45,12 +47,15 @@ def remove(database: Database, instance_id: str, execution_id: str | None) -> No
     _remove_batch(database, keys, skip_locked=False)
 
 
-def prune(database: Database, closed_before: datetime, statuses: Iterable[str] | None = None) -> int:
+def prune(
+    database: Database, closed_before: datetime, statuses: Iterable[str] | None = None, *, seconds: float = inf
+) -> int:
     """Remove the executions closed before a time, in bounded transactions, and return how many.
 
-    Those that others hold locked are left for the next time.
+    Begins no further transaction after `seconds`. Executions that others hold locked are left for the next time.
     """
     removed = 0
+    ends = time.monotonic() + seconds
     held: set[int] = set()
     closed = WorkflowInstance.objects.using(database.alias).filter(closed_at__lt=closed_before)
     if statuses is not None:
@@ -62,6 +67,8 @@ def prune(database: Database, closed_before: datetime, statuses: Iterable[str] |
             return removed
         done = _remove_batch(database, batch, skip_locked=True)
         removed += len(done)
+        if time.monotonic() >= ends:
+            return removed
         held |= set(batch) - set(done)
 
 

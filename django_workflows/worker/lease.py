@@ -16,6 +16,10 @@ from .clock import DatabaseClock
 logger = logging.getLogger("django_workflows.worker")
 
 
+_PRUNE_INTERVAL = 5.0
+_PRUNE_SECONDS = 0.25  # of each interval, for each status
+
+
 class Every:
     """A job that is due once per interval, by the monotonic clock."""
 
@@ -39,7 +43,6 @@ class Upkeep:
     def __init__(self, database: Database, clock: DatabaseClock, worker_id: int, lease: timedelta) -> None:
         self.database, self.clock, self.worker_id, self.lease = database, clock, worker_id, lease
         self._observed: dict[int, tuple[int, float]] = {}
-        self.valid_until = time.monotonic() + lease.total_seconds()
         seconds = lease.total_seconds()
         self._jobs = [
             Every(seconds / 3, self.renew),
@@ -47,6 +50,7 @@ class Upkeep:
             Every(seconds, self.hand_back),
             Every(min(seconds, 5.0), self.expire),
             Every(60.0, self.sweep),
+            Every(_PRUNE_INTERVAL, self.prune),
         ]
 
     def tick(self) -> None:
@@ -58,9 +62,7 @@ class Upkeep:
         return min(job.due for job in self._jobs)
 
     def renew(self) -> None:
-        sent = time.monotonic()
         workers.renew(self.database, self.worker_id, self.lease)
-        self.valid_until = sent + self.lease.total_seconds()
         self.clock.synchronise(self.database)
 
     def reap(self) -> None:
@@ -91,5 +93,8 @@ class Upkeep:
 
     def sweep(self) -> None:
         leftovers.sweep(self.database)
+
+    def prune(self) -> None:
+        """Remove what is past its retention, a little at a time: the turns of this thread wait meanwhile."""
         for status, age in (get_settings().retention or {}).items():
-            retention.prune(self.database, self.clock.now() - age, [status])
+            retention.prune(self.database, self.clock.now() - age, [status], seconds=_PRUNE_SECONDS)

@@ -250,6 +250,15 @@ def test_one_history_above_the_bound_is_removed_in_pages(worker: Worker, monkeyp
     assert rows_left() == {}
 
 
+def test_prune_begins_no_batch_after_its_time(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "BATCH", 2)
+    for handle in greet.start_many([("x",)] * 5):
+        handle.result(timeout=20)
+    before = timezone.now() + timedelta(hours=1)
+    assert retention.prune(Database(), before, seconds=0) == 2
+    assert retention.prune(Database(), before) == 3
+
+
 def test_prune_leaves_out_what_others_hold_locked(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     if connection.vendor == "sqlite":
         pytest.skip("there is one writer at a time")
