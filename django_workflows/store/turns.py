@@ -171,6 +171,17 @@ def _write_steps(database: Database, cursor: CursorWrapper, worker_id: int, step
         deleted = dialect.delete(cursor, InboxEvent, ("id",), rows.inbox_deletes)
         if deleted != len(rows.inbox_deletes):
             raise InboxChanged(f"expected {len(rows.inbox_deletes)} consumed inbox rows, found {deleted}")
+    unblocked = {s.chain.chain: s.chain.queue for s in steps if s.chain.blocks and s.blocked is None}
+    if unblocked:
+        _unpark(database, cursor, unblocked)
+
+
+def _unpark(database: Database, cursor: CursorWrapper, queues: dict[int, str]) -> None:
+    """Bring what a chain has not read yet back into the range of polls: it no longer has a timer that wakes it."""
+    inbox = InboxEvent.objects.using(database.alias).filter(chain_id__in=queues, queue__isnull=True)
+    rows = [(pk, queues[chain]) for pk, chain in inbox.values_list("id", "chain_id")]
+    if rows:
+        database.dialect.update(cursor, InboxEvent, ("id",), ("queue",), rows)
 
 
 def _insert(database: Database, cursor: CursorWrapper, model: type, columns: tuple[str, ...], rows: list[Row]) -> None:

@@ -259,6 +259,23 @@ def test_step_deletes_the_rows_that_it_read_and_no_others() -> None:
     assert [row.type for row in InboxEvent.objects.all()] == ["SignalReceived"]
 
 
+def test_what_was_parked_is_found_again_once_its_instance_is_unblocked() -> None:
+    """A step reads so many rows at most, and its worker may die before the next."""
+    me = register()
+    [handle] = start()
+    handle.signal(note, 1)
+    InboxEvent.objects.update(queue=None)
+    OpenInstance.objects.update(blocks=1)
+    [loaded] = claim(me, handle)
+    step = first_step(loaded)
+    step.consumed = step.consumed[:1]
+
+    assert commit(me, TurnBatch(steps=[step])).committed == [step]
+
+    [row] = claims.poll_inbox(Database(), ["default"], 0)
+    assert (row.type, row.blocks) == ("SignalReceived", 0)
+
+
 # Size
 
 
