@@ -94,15 +94,15 @@ def test_async_twins_do_what_the_sync_methods_do(worker: Worker) -> None:
 
 
 def test_many_async_waiters_hold_no_thread_each(worker: Worker) -> None:
-    """Two hundred waits at once, more than any thread pool has threads."""
+    """Fifty waits at once, more than the default thread pool has threads."""
     import asyncio
 
     async def wait_for_all() -> None:
-        handles = [await wait_for_go.astart() for _ in range(200)]
+        handles = [await wait_for_go.astart() for _ in range(50)]
         waits = [asyncio.create_task(handle.aresult(timeout=30)) for handle in handles]
         for number, handle in enumerate(handles):
             await handle.asignal(go, str(number))
-        assert await asyncio.gather(*waits) == [str(number) for number in range(200)]
+        assert await asyncio.gather(*waits) == [str(number) for number in range(50)]
 
     async_to_sync(wait_for_all)()
 
