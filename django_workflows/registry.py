@@ -136,7 +136,7 @@ class Names(Generic[D]):
         return self._definitions.get(name)
 
     def __iter__(self) -> Any:
-        return iter(self._definitions.values())
+        return iter(list(self._definitions.values()))  # a worker's thread may look while another one registers
 
 
 workflows: Names[WorkflowDefinition] = Names()

@@ -46,6 +46,8 @@ def why_unreachable(database: str) -> str:
     return errors[-1] if errors else f"exit code {probe.returncode}"
 
 
+# Three at a time, each with a database of its own: the tests mostly wait.
+PARALLEL = ("-n", "3", "--dist", "loadfile")
 WITHOUT_DATABASE = ("tests/engine", "tests/values", "tests/typing")
 
 
@@ -77,7 +79,7 @@ def main() -> int:
     for database in reachable:
         # What needs no database is run with the first one only.
         rest = [] if database == reachable[0] else [f"--ignore={folder}" for folder in WITHOUT_DATABASE]
-        results[database] = run(database, [*rest, *sys.argv[1:]])
+        results[database] = run(database, [*PARALLEL, *rest, *sys.argv[1:]])
     print()
     for database in databases:
         if reasons[database]:
