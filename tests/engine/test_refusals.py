@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -72,11 +72,12 @@ def test_it_can_be_caught() -> None:
 
 
 def test_a_future_of_a_thread_cannot_be_awaited() -> None:
+    elsewhere: Future[int] = Future()
+
     async def main() -> None:
-        with ThreadPoolExecutor(1) as pool:
-            asyncio.wrap_future(pool.submit(int))
-            await forever()
+        await asyncio.wrap_future(elsewhere)
 
     ran = Run(main)
+    elsewhere.set_result(1)  # tells the loop through call_soon_threadsafe, which it refuses
     assert ran.closing is None
     ran.machine.dispose()
