@@ -212,6 +212,7 @@ class TurnLoop:
 
     def _step(self, batch: TurnBatch) -> None:
         now = self.clock.now()
+        batch.steps, batch.releases = [], []  # those of a turn that failed are offered again below
         if self.attempts is not None:
             self.attempts.begin_turn()
         for held in self._ready.values():

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.db import IntegrityError
 
 from django_workflows import Signal, workflow
+from django_workflows.store.work import TurnBatch, TurnResult
 from django_workflows.testing import running_worker
+from django_workflows.worker.committer import Committer
 from django_workflows.worker.loop import TurnLoop
 from tests.testapp.workflows import greet
 
@@ -37,6 +40,23 @@ def test_an_unexpected_error_in_a_turn_starts_the_worker_over(monkeypatch: pytes
     with running_worker():
         assert greet.start("hello").result(timeout=20) == "hello world"
     assert not failures
+
+
+def test_a_turn_that_the_database_refuses_whole_is_offered_again_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    commit, failures = Committer.commit, [IntegrityError("refused")]
+    repeated: list[int] = []
+
+    def refusing_once(self: Committer, batch: TurnBatch) -> TurnResult:
+        if batch.steps and failures:
+            raise failures.pop()
+        repeated.append(len(batch.steps) - len({id(step) for step in batch.steps}))
+        return commit(self, batch)
+
+    monkeypatch.setattr(Committer, "commit", refusing_once)
+    with running_worker():
+        assert greet.start("hello").result(timeout=20) == "hello world"
+    assert not failures
+    assert set(repeated) == {0}
 
 
 def test_clean_up_code_that_never_ends_does_not_stop_others(settings: Any) -> None:
