@@ -86,6 +86,8 @@ class WorkflowInstance(models.Model):
     )
     subject_pk = models.CharField(max_length=64, blank=True)
     attributes = models.JSONField(default=dict, blank=True)
+    options = models.TextField(default="{}", editable=False)  # JSON: retry policy, parent_close, propagated context
+    attempt = models.IntegerField(default=1)  # of the workflow's retry policy
     input = models.TextField()
     result = models.TextField(null=True)
     failure = models.TextField(null=True)  # why it failed, or why it is blocked now
@@ -165,6 +167,38 @@ class InboxEvent(models.Model):
         ]
 
 
+class WorkflowUpdate(models.Model):
+    """A message with an answer: what was asked of an instance, and what came of it."""
+
+    class Status(models.TextChoices):
+        PENDING = "pending", _("Pending")
+        ACCEPTED = "accepted", _("Accepted")
+        COMPLETED = "completed", _("Completed")
+        FAILED = "failed", _("Failed")
+        REJECTED = "rejected", _("Rejected")
+
+        @property
+        def is_answered(self) -> bool:
+            return self not in (WorkflowUpdate.Status.PENDING, WorkflowUpdate.Status.ACCEPTED)
+
+    id = models.BigAutoField(primary_key=True)
+    update_id = KeyField(_("update ID"), unique=True)
+    chain_id = models.BigIntegerField()
+    name = models.CharField(max_length=200)
+    status = models.CharField(max_length=10, choices=Status.choices, default=Status.PENDING)
+    input = models.TextField()
+    result = models.TextField(null=True)
+    failure = models.TextField(null=True)
+    created_at = models.DateTimeField(default=timezone.now)
+    answered_at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["chain_id", "id"], name="dwf_update_chain")]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.update_id}"
+
+
 class ActivityTask(models.Model):
     """An activity that has not finished: deleted with its result."""
 
@@ -179,11 +213,13 @@ class ActivityTask(models.Model):
     attempt = models.IntegerField(default=0)
     crashes = models.SmallIntegerField(default=0)
     owner_id = models.BigIntegerField(null=True)
-    available_at = models.DateTimeField(null=True)  # null: leased to owner_id
-    expires_at = models.DateTimeField(null=True)  # schedule-to-close deadline
+    available_at = models.DateTimeField(null=True)  # null: leased to owner_id, or without an owner: deferred
+    expires_at = models.DateTimeField(null=True)  # when it times out unless a worker holds it
     scheduled_at = models.DateTimeField()
     last_failure = models.TextField(null=True)
-    options = models.TextField()  # retry policy and timeouts of this call
+    heartbeat = models.TextField(null=True)  # JSON: the details that an attempt reported last
+    heartbeat_at = models.DateTimeField(null=True)
+    options = models.TextField()  # JSON: retry policy, timeouts and propagated context of this call
     input = models.TextField()
 
     class Meta:
