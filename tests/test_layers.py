@@ -20,7 +20,7 @@ MODULES = {
     "base": ["conf", "models", "migrations", "observability"],
     "store": ["store"],
     "runtime": ["client", "worker", "wakeups", "replayer"],
-    "edges": ["admin", "views", "urls", "templatetags", "management", "testing", "apps", "checks"],
+    "edges": ["inspection", "admin", "views", "urls", "templatetags", "management", "testing", "apps", "checks"],
     "analyzer": ["analyzer"],
     "face": [""],  # django_workflows itself: what users import
 }

@@ -12,9 +12,9 @@ from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 from django.utils.translation import gettext as _
 
-from django_workflows.admin import queries
 from django_workflows.admin.markup import link, status_badge, time_tag
-from django_workflows.admin.presentation import format_duration, relative_time
+from django_workflows.inspection import queries
+from django_workflows.inspection.presentation import format_duration, relative_time
 from django_workflows.models import WorkflowInstance
 
 Fact = tuple[str, str]

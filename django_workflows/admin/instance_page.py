@@ -9,9 +9,10 @@ from django.core.paginator import Paginator
 from django.http import HttpRequest
 from django.utils import timezone
 
-from django_workflows.admin import queries
 from django_workflows.admin.facts import instance_facts
-from django_workflows.admin.presentation import (
+from django_workflows.inspection import queries
+from django_workflows.inspection.presentation import (
+    PAYLOAD_LIMIT,
     display_activity,
     display_attributes,
     display_events,
@@ -28,8 +29,9 @@ EVENTS_PER_PAGE = 100
 def instance_page(model_admin: Any, request: HttpRequest, instance: Any) -> dict[str, Any]:
     """Return the template context of the page."""
     can_view_payload = model_admin.has_view_payload_permission(request)
+    payload_limit = PAYLOAD_LIMIT if can_view_payload else 0
     now = timezone.now()
-    live = queries.load_live_rows(instance, can_view_payload)
+    live = queries.load_live_rows(instance, payload_limit)
     workers = queries.load_workers(instance._state.db, live.owner_ids, now)
     return {
         "can_view_payload": can_view_payload,
@@ -37,14 +39,14 @@ def instance_page(model_admin: Any, request: HttpRequest, instance: Any) -> dict
         "is_blocked": instance.status == InstanceStatus.BLOCKED,
         "facts": instance_facts(model_admin, request, instance, live, workers, now),
         "attributes": display_attributes(instance.attributes),
-        **payload_panels(instance, can_view_payload),
+        **payload_panels(instance, payload_limit),
         **live_panels(live, workers, now),
-        **history_panel(request, instance, can_view_payload),
+        **history_panel(request, instance, payload_limit),
     }
 
 
-def payload_panels(instance: WorkflowInstance, can_view_payload: bool) -> dict[str, Any]:
-    row = queries.load_payloads(instance, can_view_payload)
+def payload_panels(instance: WorkflowInstance, payload_limit: int) -> dict[str, Any]:
+    row = queries.load_payloads(instance, payload_limit)
     return {
         "input_length": row["input_length"],
         "input": display_payload(row.get("input_text"), row["input_length"]),
@@ -53,7 +55,7 @@ def payload_panels(instance: WorkflowInstance, can_view_payload: bool) -> dict[s
         "has_failure": row["failure"] is not None,
         "failures": display_failure(row["failure"]) if row["failure"] is not None else None,
         "failure_length": len(row["failure"] or ""),
-        "failure_text": display_payload(row["failure"]) if can_view_payload else None,
+        "failure_text": display_payload(row["failure"]) if payload_limit else None,
     }
 
 
@@ -69,9 +71,9 @@ def live_panels(live: queries.LiveRows, workers: queries.Workers, now: datetime)
     }
 
 
-def history_panel(request: HttpRequest, instance: WorkflowInstance, can_view_payload: bool) -> dict[str, Any]:
+def history_panel(request: HttpRequest, instance: WorkflowInstance, payload_limit: int) -> dict[str, Any]:
     newest_first = request.GET.get("order") == "newest"
-    events = queries.history(instance, can_view_payload).order_by("-sequence" if newest_first else "sequence")
+    events = queries.history(instance, payload_limit).order_by("-sequence" if newest_first else "sequence")
     paginator = Paginator(events, EVENTS_PER_PAGE)
     page = paginator.get_page(request.GET.get("page"))
     return {

@@ -15,12 +15,12 @@ from django.utils import timezone
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
-from django_workflows.admin import queries
 from django_workflows.admin.filters import WorkflowNameFilter
 from django_workflows.admin.instance_page import instance_page
 from django_workflows.admin.markup import status_badge, time_tag
-from django_workflows.admin.presentation import format_duration
 from django_workflows.admin.readonly import STYLESHEET, ReadOnlyAdmin
+from django_workflows.inspection import queries
+from django_workflows.inspection.presentation import format_duration
 from django_workflows.models import WorkflowInstance
 
 PAYLOAD_COLUMNS = ["input", "result", "failure"]

@@ -8,8 +8,8 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from django_workflows.admin.markup import time_tag, worker_badge
-from django_workflows.admin.presentation import display_queues, relative_time
 from django_workflows.admin.readonly import ReadOnlyAdmin
+from django_workflows.inspection.presentation import display_queues, relative_time
 from django_workflows.models import Worker
 
 

@@ -1,4 +1,4 @@
-"""What the admin pages read; each function is a fixed number of queries, bounded in rows and in bytes."""
+"""What is read of instances and workers to be shown: a fixed number of queries each, bounded in rows and in bytes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from django.db.models import F, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Coalesce, Length, Substr
 from django.utils.translation import gettext as _
 
-from django_workflows.admin.presentation import PAYLOAD_LIMIT
 from django_workflows.models import (
     ActivityTask,
     HistoryEvent,
@@ -49,17 +48,17 @@ def search_instances(instances: QuerySet[Any], term: str) -> QuerySet[Any]:
     return instances.filter(instance_id__startswith=term.removesuffix("*"))
 
 
-def payload_columns(column: str, can_view_payload: bool) -> dict[str, Any]:
-    """Return the annotations that fetch a payload column: its length, and its beginning where it may be seen."""
+def payload_columns(column: str, limit: int | None) -> dict[str, Any]:
+    """Return the annotations that fetch a payload column: its length, and so much of its text (None: all, 0: none)."""
     columns: dict[str, Any] = {f"{column}_length": Length(column)}
-    if can_view_payload:
-        columns[f"{column}_text"] = Substr(column, 1, PAYLOAD_LIMIT)
+    if limit != 0:
+        columns[f"{column}_text"] = F(column) if limit is None else Substr(column, 1, limit)
     return columns
 
 
-def load_payloads(instance: WorkflowInstance, can_view_payload: bool) -> dict[str, Any]:
+def load_payloads(instance: WorkflowInstance, payload_limit: int | None) -> dict[str, Any]:
     rows: QuerySet[Any, Any] = WorkflowInstance.objects.using(instance._state.db).filter(pk=instance.pk)
-    columns = payload_columns("input", can_view_payload) | payload_columns("result", can_view_payload)
+    columns = payload_columns("input", payload_limit) | payload_columns("result", payload_limit)
     payloads: dict[str, Any] = rows.values("failure", **columns).get()
     return payloads
 
@@ -103,7 +102,7 @@ class LiveRows:
         return {owner for owner in owners if owner is not None}
 
 
-def load_live_rows(instance: WorkflowInstance, can_view_payload: bool) -> LiveRows:
+def load_live_rows(instance: WorkflowInstance, payload_limit: int | None) -> LiveRows:
     if not is_open(instance):
         return LiveRows()  # what a closed instance left behind waits for nothing
     database = instance._state.db
@@ -112,7 +111,7 @@ def load_live_rows(instance: WorkflowInstance, can_view_payload: bool) -> LiveRo
     retries = timers.filter(command=RETRY_COMMAND).values_list("wake_at", flat=True)
     activities, more_activities = first_rows(tasks.defer("input", "options"))
     waiting, more_timers = first_rows(timers.exclude(command=RETRY_COMMAND).order_by("fire_at", "command"))
-    messages, more_messages = first_rows(_unread(instance, can_view_payload))
+    messages, more_messages = first_rows(unread_messages(instance, payload_limit))
     return LiveRows(
         open_row=OpenInstance.objects.using(database).filter(instance_id=instance.pk).first(),
         next_try=retries.first() if instance.status == InstanceStatus.BLOCKED else None,
@@ -125,18 +124,18 @@ def load_live_rows(instance: WorkflowInstance, can_view_payload: bool) -> LiveRo
     )
 
 
-def _unread(instance: WorkflowInstance, can_view_payload: bool) -> QuerySet[Any, dict[str, Any]]:
+def unread_messages(instance: WorkflowInstance, payload_limit: int | None) -> QuerySet[Any, dict[str, Any]]:
     rows: QuerySet[Any, Any] = (
         InboxEvent.objects.using(instance._state.db).filter(chain_id=instance.chain).order_by("id")
     )
     rows = rows.filter(Q(instance_id=None) | Q(instance_id=instance.pk))
-    columns = payload_columns("data", can_view_payload)
+    columns = payload_columns("data", payload_limit)
     return rows.values("id", "type", "queue", "created_at", head=Substr("data", 1, HEAD_LENGTH), **columns)
 
 
-def history(instance: WorkflowInstance, can_view_payload: bool) -> QuerySet[Any, dict[str, Any]]:
+def history(instance: WorkflowInstance, payload_limit: int | None) -> QuerySet[Any, dict[str, Any]]:
     rows: QuerySet[Any, Any] = HistoryEvent.objects.using(instance._state.db).filter(instance_id=instance.pk)
-    columns = payload_columns("data", can_view_payload)
+    columns = payload_columns("data", payload_limit)
     return rows.values("sequence", "type", "time", head=Substr("data", 1, HEAD_LENGTH), **columns)
 
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from django_workflows.admin.presentation import (
+from django_workflows.engine import events as ev
+from django_workflows.failures import Failure
+from django_workflows.inspection.presentation import (
     FAILURE_LIMIT,
     PAYLOAD_LIMIT,
     PREVIEW_LENGTH,
@@ -23,8 +25,6 @@ from django_workflows.admin.presentation import (
     relative_time,
     summarize_failure,
 )
-from django_workflows.engine import events as ev
-from django_workflows.failures import Failure
 from django_workflows.models import ActivityTask
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)

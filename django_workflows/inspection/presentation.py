@@ -1,4 +1,4 @@
-"""Rows and stored texts turned into what the pages show: pure functions, no queries, no HTML."""
+"""Rows and stored texts turned into what is shown of them: pure functions, no queries, no HTML."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ class ActivityDisplay:
 def display_activity(
     task: Any, served_queues: Collection[str], worker_name: Callable[[int], str], now: datetime
 ) -> ActivityDisplay:
-    """Return what a page says about one ActivityTask row."""
+    """Return what is said about one ActivityTask row."""
     is_waiting = task.available_at is not None
     if not is_waiting:
         state = _("Running on %(worker)s") % {"worker": worker_name(task.owner_id)}
