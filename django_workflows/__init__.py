@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .authoring.activity import Activity, ActivityInfo, register_activities
-from .authoring.namespace import activity, workflow
+from .authoring.activity import Activity, register_activities
+from .authoring.activity_namespace import activity
+from .authoring.attempt import ActivityInfo
+from .authoring.namespace import workflow
 from .authoring.signal import Signal
 from .authoring.workflow import Workflow
 from .engine.steps import InstanceInfo

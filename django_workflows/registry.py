@@ -13,34 +13,53 @@ from .exceptions import RegistrationError
 from .payloads import CallSignature
 from .retries import DEFAULT_RETRY, RetryPolicy
 
+TIMEOUTS = ("schedule_to_start", "start_to_close", "schedule_to_close", "heartbeat")
+
+_LONGEST_TIMEOUT = timedelta(days=36_525)
+
 
 @dataclass(frozen=True)
 class ActivityOptions:
     """How one activity call is run; `using()` replaces single fields.
 
-    Timeouts are timedeltas or None for no limit: `start_to_close` bounds one attempt, `schedule_to_close` all of them.
+    Timeouts are timedeltas, or None for no limit. `schedule_to_start` bounds an attempt's wait for a worker,
+    `start_to_close` its run, `heartbeat` the time between two heartbeats, `schedule_to_close` all attempts together.
     """
 
     queue: str | None = None
     retry: RetryPolicy = DEFAULT_RETRY
+    schedule_to_start_timeout: timedelta | None = None
     start_to_close_timeout: timedelta | None = None
     schedule_to_close_timeout: timedelta | None = None
+    heartbeat_timeout: timedelta | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.retry, RetryPolicy):
             raise TypeError(
                 f"expected retry to be a RetryPolicy, found {self.retry!r}; RetryPolicy(max_attempts=1) tries once"
             )
+        for name in TIMEOUTS:
+            _check_timeout(f"{name}_timeout", getattr(self, f"{name}_timeout"))
 
     @cached_property
     def stored(self) -> dict[str, Any]:
         """The options as JSON, kept in the history event and the activity task."""
         stored: dict[str, Any] = {"retry": self.retry.to_json()}
-        if self.start_to_close_timeout is not None:
-            stored["start_to_close"] = self.start_to_close_timeout.total_seconds()
-        if self.schedule_to_close_timeout is not None:
-            stored["schedule_to_close"] = self.schedule_to_close_timeout.total_seconds()
+        for name in TIMEOUTS:
+            timeout: timedelta | None = getattr(self, f"{name}_timeout")
+            if timeout is not None:
+                stored[name] = timeout.total_seconds()
         return stored
+
+
+def _check_timeout(name: str, timeout: object) -> None:
+    expected = f"expected {name} to be a timedelta above 0 and up to 100 years, or None, found {timeout!r}"
+    if timeout is None:
+        return
+    if not isinstance(timeout, timedelta):
+        raise TypeError(expected)
+    if not timedelta(0) < timeout <= _LONGEST_TIMEOUT:
+        raise ValueError(expected)
 
 
 class Definition:

@@ -3,53 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from contextvars import ContextVar
-from dataclasses import dataclass, replace
-from datetime import datetime
-from threading import Event
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack
 
 from django_workflows.engine.commands import calling_location
 from django_workflows.engine.context import current_machine
 from django_workflows.engine.events import ActivityScheduled
 from django_workflows.engine.machine import Machine
-from django_workflows.exceptions import NotInActivityError, NotInWorkflowError, RegistrationError
+from django_workflows.exceptions import NotInWorkflowError, RegistrationError
 from django_workflows.payloads import Raw
 from django_workflows.registry import ActivityDefinition, ActivityOptions, activities, app_label
+from django_workflows.retries import RetryPolicy
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-@dataclass(frozen=True)
-class ActivityInfo:
-    """What a running activity may know about itself; `attempt` counts from 1."""
+class ActivityCallOptions(TypedDict, total=False):
+    """The options of one call, as `using()` takes them; what they mean: docs/timeouts-and-retries.md."""
 
-    activity: str
-    attempt: int
-    instance_id: str
-    execution_id: str
-    queue: str
-    scheduled_at: datetime
-
-
-@dataclass(frozen=True)
-class ActivityContext:
-    """The running attempt: its info, and the flag that is set when it is cancelled."""
-
-    info: ActivityInfo
-    cancelled: Event
+    queue: str | None
+    retry: RetryPolicy
+    schedule_to_start_timeout: timedelta | None
+    start_to_close_timeout: timedelta | None
+    schedule_to_close_timeout: timedelta | None
+    heartbeat_timeout: timedelta | None
 
 
-current_activity: ContextVar[ActivityContext] = ContextVar("django_workflows_activity")
+class ActivityArguments(ActivityCallOptions, total=False):
+    """What `@activity(...)` takes."""
 
-
-def require_activity(what: str) -> ActivityContext:
-    """Return the running attempt; raises NotInActivityError naming `what` outside one."""
-    context = current_activity.get(None)
-    if context is None:
-        raise NotInActivityError(f"{what} can only be called inside an activity; none is running here")
-    return context
+    name: str | None
+    atomic: bool | str
 
 
 class Activity(Generic[P, R]):
@@ -70,10 +56,10 @@ class Activity(Generic[P, R]):
         """The registered name."""
         return self.definition.name
 
-    def using(self, **options: Any) -> Activity[P, R]:
-        """Return a copy with other options: `queue`, `retry`, `start_to_close_timeout`, `schedule_to_close_timeout`.
+    def using(self, **options: Unpack[ActivityCallOptions]) -> Activity[P, R]:
+        """Return a copy with other options: `queue`, `retry` and the four timeouts, each a timedelta or None.
 
-        Raises TypeError for any other name.
+        Raises TypeError for any other name, TypeError or ValueError for a timeout that is none.
         """
         return Activity(self.definition, replace(self.options, **options))
 
@@ -133,15 +119,6 @@ class ActivityMethod(Generic[P, R]):
         # Direct calls on an object run the method; the cast keeps the one signature that type checkers can express.
         bound: Any = self._function.__get__(instance)
         return bound  # type: ignore[no-any-return]
-
-
-def method_decorator(
-    options: ActivityOptions, name: str | None, atomic: bool | str
-) -> Callable[[Callable[Concatenate[Any, P], Any]], ActivityMethod[P, Any]]:
-    def decorate(function: Callable[Concatenate[Any, P], Any]) -> ActivityMethod[P, Any]:
-        return ActivityMethod(function, options, name, atomic=atomic)
-
-    return decorate
 
 
 def register_activities(*objects: object) -> None:

@@ -1,4 +1,4 @@
-"""`workflow` and `activity`: decorators, and the namespaces of what may be called inside."""
+"""`workflow`: the decorator, and the namespace of what workflow code may call."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import asyncio
 import random
 import uuid
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar, get_type_hints, overload
+from typing import Any, NoReturn, ParamSpec, TypeVar, get_type_hints, overload
 
 import msgspec
 
@@ -17,10 +16,8 @@ from django_workflows.engine.context import current_machine, require_machine
 from django_workflows.engine.ending import ContinueAsNewRequest
 from django_workflows.engine.loop import DurableTimerHandle
 from django_workflows.engine.steps import InstanceInfo
-from django_workflows.registry import ActivityDefinition, ActivityOptions, WorkflowDefinition, activities, workflows
-from django_workflows.retries import RetryPolicy
+from django_workflows.registry import WorkflowDefinition, workflows
 
-from .activity import Activity, ActivityInfo, ActivityMethod, method_decorator, require_activity
 from .logger import WorkflowLogger, logger
 from .workflow import Workflow
 
@@ -155,119 +152,4 @@ def _finish(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def _options(
-    queue: str | None,
-    retry: RetryPolicy | None,
-    start_to_close_timeout: timedelta | None,
-    schedule_to_close_timeout: timedelta | None,
-) -> ActivityOptions:
-    options = ActivityOptions(
-        queue=queue,
-        start_to_close_timeout=start_to_close_timeout,
-        schedule_to_close_timeout=schedule_to_close_timeout,
-    )
-    return options if retry is None else replace(options, retry=retry)
-
-
-class ActivityNamespace:
-    """Decorates functions as activities, and holds what activity code may call."""
-
-    @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Activity[P, R]: ...
-
-    @overload
-    def __call__(self, function: Callable[P, R], /) -> Activity[P, R]: ...
-
-    @overload
-    def __call__(
-        self,
-        *,
-        name: str | None = None,
-        queue: str | None = None,
-        retry: RetryPolicy | None = None,
-        start_to_close_timeout: timedelta | None = None,
-        schedule_to_close_timeout: timedelta | None = None,
-        atomic: bool | str = False,
-    ) -> ActivityDecorator: ...
-
-    def __call__(
-        self,
-        function: Any = None,
-        *,
-        name: str | None = None,
-        queue: str | None = None,
-        retry: RetryPolicy | None = None,
-        start_to_close_timeout: timedelta | None = None,
-        schedule_to_close_timeout: timedelta | None = None,
-        atomic: bool | str = False,
-    ) -> Any:
-        """Register an activity; usable with and without arguments.
-
-        `atomic=True`: its writes to the workflows' database and its result commit together, so they happen once. A
-        database alias instead of True says which database is meant; another than the workflows' is refused.
-        """
-        options = _options(queue, retry, start_to_close_timeout, schedule_to_close_timeout)
-
-        def decorate(function: Callable[..., Any]) -> Activity[Any, Any]:
-            return Activity(activities.add(ActivityDefinition(function, name, options, atomic=atomic, owner=None)))
-
-        return decorate if function is None else decorate(function)
-
-    @overload
-    def method(self, function: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]], /) -> ActivityMethod[P, R]: ...
-
-    @overload
-    def method(self, function: Callable[Concatenate[Any, P], R], /) -> ActivityMethod[P, R]: ...
-
-    @overload
-    def method(
-        self,
-        *,
-        name: str | None = None,
-        queue: str | None = None,
-        retry: RetryPolicy | None = None,
-        start_to_close_timeout: timedelta | None = None,
-        schedule_to_close_timeout: timedelta | None = None,
-        atomic: bool | str = False,
-    ) -> Callable[[Callable[Concatenate[Any, P], Any]], ActivityMethod[P, Any]]: ...
-
-    def method(
-        self,
-        function: Any = None,
-        *,
-        name: str | None = None,
-        queue: str | None = None,
-        retry: RetryPolicy | None = None,
-        start_to_close_timeout: timedelta | None = None,
-        schedule_to_close_timeout: timedelta | None = None,
-        atomic: bool | str = False,
-    ) -> Any:
-        """Register a method as an activity; `register_activities(object)` provides its `self`."""
-        options = _options(queue, retry, start_to_close_timeout, schedule_to_close_timeout)
-        decorate = method_decorator(options, name, atomic)
-        return decorate if function is None else decorate(function)
-
-    def info(self) -> ActivityInfo:
-        """Return what the running attempt may know about itself."""
-        return require_activity("activity.info()").info
-
-    def is_cancelled(self) -> bool:
-        """Tell whether the running attempt was cancelled; a long sync activity asks now and then."""
-        return require_activity("activity.is_cancelled()").cancelled.is_set()
-
-
-class ActivityDecorator:
-    """The type of `@activity(...)` with options: keeps the decorated function's signature."""
-
-    @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Activity[P, R]: ...
-
-    @overload
-    def __call__(self, function: Callable[P, R], /) -> Activity[P, R]: ...
-
-    def __call__(self, function: Any, /) -> Any:
-        raise NotImplementedError("only a type: activity(...) returns a plain function")
-
-
 workflow = WorkflowNamespace()
-activity = ActivityNamespace()

@@ -16,7 +16,7 @@ from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
 from django.db import connections, reset_queries, transaction
 
 from django_workflows import registry
-from django_workflows.authoring.activity import ActivityContext, ActivityInfo, current_activity
+from django_workflows.authoring.attempt import ActivityInfo, AttemptContext, current_attempt
 from django_workflows.conf import get_settings
 from django_workflows.engine.events import ActivityCompleted
 from django_workflows.exceptions import ActivityTimeout
@@ -52,7 +52,7 @@ class Attempt:
 
     task: ClaimedTask
     definition: ActivityDefinition
-    context: ActivityContext
+    context: AttemptContext
     queued_at: float
     started: bool = False
     deadline: float | None = None
@@ -135,7 +135,7 @@ class ActivityPool:
             activity=task.name, attempt=task.attempt, instance_id=task.instance_id, execution_id=task.execution_id,
             queue=task.queue, scheduled_at=task.scheduled_at,
         )  # fmt: skip
-        attempt = Attempt(task, definition, ActivityContext(info, threading.Event()), time.monotonic())
+        attempt = Attempt(task, definition, AttemptContext(info, threading.Event()), time.monotonic())
         if seconds_left is not None:
             attempt.deadline, attempt.limit = attempt.queued_at + seconds_left, "schedule_to_close"
         self._attempts[task.key] = attempt
@@ -235,7 +235,7 @@ class ActivityPool:
 
     def _run_sync(self, attempt: Attempt) -> AttemptResult:
         task, definition = attempt.task, attempt.definition
-        current_activity.set(attempt.context)
+        current_attempt.set(attempt.context)
         _freshen_connections()
         try:
             args, kwargs = definition.signature.decode_arguments(task.input)
@@ -289,7 +289,7 @@ class ActivityPool:
 
     async def _run_async(self, attempt: Attempt) -> None:
         task, definition = attempt.task, attempt.definition
-        current_activity.set(attempt.context)
+        current_attempt.set(attempt.context)
         # A thread of its own for what the activity does with the ORM: else all of them would share one.
         async with ThreadSensitiveContext() as own_thread:
             try:
