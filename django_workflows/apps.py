@@ -8,19 +8,21 @@ from django.utils.translation import gettext_lazy as _
 
 from . import registry
 from .authoring.runtime import bind_client
-from .conf import get_settings
+from .conf import read_settings
 
 
 class DjangoWorkflowsConfig(AppConfig):
-    """Binds the client and finds each app's `workflows` module."""
+    """Binds the client, registers the checks and finds each app's `workflows` module."""
 
     name = "django_workflows"
     verbose_name = _("Workflows")
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from . import client
+        from . import checks, client
 
         bind_client(client.ModelClient())
-        registry.set_atomic_database(get_settings().database)
+        checks.register_all()
+        # Problems of the settings are for the checks to tell, all at once and without a traceback.
+        registry.set_atomic_database(read_settings().settings.database)
         autodiscover_modules("workflows")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from difflib import get_close_matches
 from functools import cache
 from math import isnan
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, NamedTuple, get_type_hints
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -113,39 +113,66 @@ class WorkflowSettings:
     crash_limit: Count = 5
 
 
-def _read(configured: object) -> WorkflowSettings:
+class Problem(NamedTuple):
+    """What is wrong with one setting, and what to do about it."""
+
+    message: str
+    hint: str | None = None
+
+
+class Reading(NamedTuple):
+    """The settings as far as they could be read; a default stands for what is wrong."""
+
+    settings: WorkflowSettings
+    problems: tuple[Problem, ...]
+
+
+def _read(configured: object) -> Reading:
     if not isinstance(configured, Mapping):
-        raise _error(SETTING, "a dict", configured)
+        return Reading(WorkflowSettings(), (Problem(str(_error(SETTING, "a dict", configured))),))
     hints = get_type_hints(WorkflowSettings, include_extras=True)
     readers = {name.upper(): hint.__metadata__[0] for name, hint in hints.items()}
     values: dict[str, Any] = {}
+    problems = []
     for key, value in configured.items():
         path = f'{SETTING}["{key}"]'
         if key not in readers:
-            close = get_close_matches(str(key).upper(), readers, n=1)
-            hint = f"Did you mean {close[0]}?" if close else f"Expected one of {', '.join(readers)}."
-            raise ImproperlyConfigured(f"{path} is not a setting, found {value!r}. {hint}")
-        values[key.lower()] = readers[key](path, value)
+            problems.append(_unknown(path, str(key), value, readers))
+            continue
+        try:
+            values[key.lower()] = readers[key](path, value)
+        except ImproperlyConfigured as error:
+            problems.append(Problem(str(error)))
     result = WorkflowSettings(**values)
-    _check_order(result, "poll_interval_min", "poll_interval_max")
-    return result
+    if not problems and result.poll_interval_min > result.poll_interval_max:
+        limit = f'at most {SETTING}["POLL_INTERVAL_MAX"] ({result.poll_interval_max!r})'
+        problems.append(Problem(str(_error(f'{SETTING}["POLL_INTERVAL_MIN"]', limit, result.poll_interval_min))))
+    return Reading(result, tuple(problems))
 
 
-def _check_order(result: WorkflowSettings, low: str, high: str) -> None:
-    if getattr(result, low) > getattr(result, high):
-        path, limit = f'{SETTING}["{low.upper()}"]', f'{SETTING}["{high.upper()}"]'
-        raise _error(path, f"at most {limit} ({getattr(result, high)!r})", getattr(result, low))
+def _unknown(path: str, key: str, value: object, known: Iterable[str]) -> Problem:
+    close = get_close_matches(key.upper(), known, n=1)
+    hint = f"Did you mean {close[0]}?" if close else f"Expected one of {', '.join(known)}."
+    return Problem(f"{path} is not a setting, found {value!r}.", hint)
 
 
 @cache
-def get_settings() -> WorkflowSettings:
-    """Return the settings, read and checked once; `override_settings` makes the next call read them again."""
+def read_settings() -> Reading:
+    """Read `DJANGO_WORKFLOWS` once; `override_settings` makes the next call read it again."""
     return _read(getattr(settings, SETTING, {}))
+
+
+def get_settings() -> WorkflowSettings:
+    """Return the settings; raises ImproperlyConfigured, naming everything that is wrong with them."""
+    result, problems = read_settings()
+    if problems:
+        raise ImproperlyConfigured("\n".join(f"{message} {hint or ''}".rstrip() for message, hint in problems))
+    return result
 
 
 def _forget(*, setting: str, **kwargs: object) -> None:
     if setting == SETTING:
-        get_settings.cache_clear()
+        read_settings.cache_clear()
 
 
 setting_changed.connect(_forget, dispatch_uid="django_workflows.conf")

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 from django_workflows import wakeups
+from django_workflows.checks import refuse_errors
 from django_workflows.exceptions import WorkflowsError
 from django_workflows.worker.worker import Worker, WorkerOptions
 
@@ -27,11 +28,13 @@ def running_worker(
 
     It sees committed rows only: use a test class that commits (`TransactionTestCase`,
     `pytest.mark.django_db(transaction=True)`), and on SQLite a file database: one in memory belongs to its thread.
+    Raises ImproperlyConfigured where `runworkflowworker` would not start: see the system checks.
 
     Example:
         with running_worker():
             assert greet.start("world").result(timeout=10) == "hello world"
     """
+    refuse_errors()
     options = WorkerOptions(
         queues=queues, threads=threads, workflows=workflows, activities=activities,
         sticky_cache_size=sticky_cache_size, lease=lease, grace=grace,

@@ -81,11 +81,7 @@ class Worker:
         self._mailbox.put(WAKE)
 
     def run(self) -> None:
-        """Work until stopped; with `burst`, until there is nothing left to do now.
-
-        Raises ImproperlyConfigured for a database whose configuration is unsafe for workers.
-        """
-        self.database.dialect.refuse_unsafe()
+        """Work until stopped; with `burst`, until there is nothing left to do now."""
         install_audit_hook()
         watch = StepWatch(get_settings().step_time_limit)
         watch.start()

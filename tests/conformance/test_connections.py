@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 from contextlib import ExitStack
 
 import pytest
 from django.db import connection
 
 from django_workflows.models import HistoryEvent, OpenInstance
+from django_workflows.store.database import Database
 from django_workflows.testing import running_worker
 from tests.reliability.workflows import mixed
 from tests.testapp.models import Effect
@@ -62,3 +64,27 @@ def test_worker_that_loses_its_connection_while_idle_goes_on(cache_size: int) ->
         cut_connections()
         mixed.start("after", 2).result(timeout=20)
         assert worker.id == first, "a lost connection is no lost lease"
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_turns_are_read_committed_whatever_the_application_is(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if connection.vendor == "sqlite":
+        pytest.skip("its transactions come one after the other")
+    configured, question = level, "SELECT @@transaction_isolation"
+    if connection.vendor == "postgresql":
+        configured, question = level.replace(" ", "_").upper(), "SHOW transaction_isolation"
+        configured = importlib.import_module("psycopg").IsolationLevel[configured]
+    elif connection.mysql_is_mariadb and connection.mysql_version < (11, 1):
+        question = "SELECT @@tx_isolation"
+    monkeypatch.setitem(connection.settings_dict["OPTIONS"], "isolation_level", configured)
+    connection.close()
+    try:
+        database = Database()
+        for prepared, expected in ((False, level), (True, "read committed")):
+            if prepared:
+                database.prepare_worker_session(30)
+            with database.atomic(), database.cursor() as cursor:
+                cursor.execute(question)
+                assert cursor.fetchone()[0].lower().replace("-", " ") == expected
+    finally:
+        connection.close()

@@ -16,9 +16,11 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError, InterfaceError, connections
 from django.utils.autoreload import DJANGO_AUTORELOAD_ENV, file_changed, run_with_reloader
+from django.utils.connection import ConnectionDoesNotExist
 
-from django_workflows.conf import get_settings
+from django_workflows.conf import read_settings
 from django_workflows.worker.processes import run_processes
 from django_workflows.worker.worker import Worker, WorkerOptions
 
@@ -30,12 +32,9 @@ class Command(BaseCommand):
     help = "Runs workflows and activities until it is stopped: SIGTERM drains, a second one exits at once."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        defaults = get_settings()
         add = parser.add_argument
         add("--queue", action="append", dest="queues", metavar="NAME", help="serve this queue; repeatable")
-        add(
-            "--threads", type=_positive, default=defaults.threads, help="sync activities at a time, default %(default)s"
-        )
+        add("--threads", type=_positive, metavar="N", help="sync activities at a time, by default the THREADS setting")
         add("--processes", type=_positive, default=1, help="worker processes; one that dies is replaced")
         kind = parser.add_mutually_exclusive_group()
         kind.add_argument("--workflow-only", action="store_true", help="leave activities to other workers")
@@ -48,7 +47,12 @@ class Command(BaseCommand):
         )
         reload.add_argument("--no-reload", action="store_false", dest="reload")
 
+    def get_check_kwargs(self, options: dict[str, Any]) -> Any:
+        alias = read_settings().settings.database
+        return {**super().get_check_kwargs(options), "databases": [alias] if _answers(alias) else []}
+
     def handle(self, *args: Any, **options: Any) -> None:
+        connections.close_all()  # what the checks opened belongs to this thread, which may only supervise
         _log_to_terminal(_LEVELS[options["verbosity"]])
         reload = options["reload"]
         if reload is None:
@@ -63,6 +67,15 @@ class Command(BaseCommand):
         else:
             with _stopped_by_signals(worker):
                 worker.run()
+
+
+def _answers(alias: str) -> bool:
+    """Tell whether the database can be checked now; the worker itself waits for one that cannot be reached yet."""
+    try:
+        connections[alias].ensure_connection()
+    except (ConnectionDoesNotExist, DatabaseError, InterfaceError):
+        return False
+    return True
 
 
 def _positive(text: str) -> int:

@@ -44,9 +44,6 @@ class Dialect:
     def prepare_session(self, cursor: CursorWrapper, lease_seconds: float) -> None:
         """Set up a connection that runs turns: isolation, a short lock timeout, an end for frozen transactions."""
 
-    def refuse_unsafe(self) -> None:
-        """Raise ImproperlyConfigured where the database's configuration would make workers fail or lose work."""
-
     def now(self, cursor: CursorWrapper) -> datetime:
         """Return the database's clock."""
         cursor.execute(self.clock_sql)

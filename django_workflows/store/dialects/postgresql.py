@@ -34,6 +34,8 @@ class VendorDialect(Dialect):
     clock_sql = "SELECT extract(epoch FROM clock_timestamp())"
 
     def prepare_session(self, cursor: CursorWrapper, lease_seconds: float) -> None:
+        # The driver would begin each transaction with the level of OPTIONS, whatever the session says.
+        self.connection.connection.isolation_level = None
         cursor.execute(
             "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED; SET lock_timeout = '1s'; "
             f"SET idle_in_transaction_session_timeout = '{int(lease_seconds * 1000)}ms'"

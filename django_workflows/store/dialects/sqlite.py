@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.utils import CursorWrapper
 from django.db.models import Model
 
@@ -19,16 +18,6 @@ _PAGE = 400
 class VendorDialect(Dialect):
     row_lock = ""
     clock_sql = "SELECT (julianday('now') - 2440587.5) * 86400.0"
-
-    def refuse_unsafe(self) -> None:
-        mode = self.connection.settings_dict["OPTIONS"].get("transaction_mode") or "DEFERRED"
-        if mode.upper() not in ("IMMEDIATE", "EXCLUSIVE"):
-            # A deferred transaction that reads and then writes fails at once when anybody wrote in between: beside a
-            # busy worker that is nearly every one.
-            raise ImproperlyConfigured(
-                f'DATABASES["{self.connection.alias}"]["OPTIONS"]: expected "transaction_mode": "IMMEDIATE" for '
-                f"SQLite, found {mode}; without it a worker and the application lock each other out"
-            )
 
     def delete(
         self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], keys: Sequence[Key], where: str = ""
