@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING, Any
 from .authoring.activity import Activity, register_activities
 from .authoring.activity_namespace import activity
 from .authoring.attempt import ActivityInfo
+from .authoring.children import ChildHandle, ExternalHandle
+from .authoring.handlers import QueryHandler, SignalHandler, UpdateHandler
 from .authoring.namespace import workflow
 from .authoring.signal import Signal
 from .authoring.workflow import Workflow
+from .authoring.workflow_class import WorkflowClass, workflow_of
 from .engine.steps import InstanceInfo
 from .exceptions import (
     ActivityError,
     ActivityTimeout,
     ChildWorkflowTerminated,
+    HistoryLimitExceeded,
     InstanceAlreadyExists,
     InstanceNotFinished,
     InstanceNotFound,
@@ -28,7 +32,11 @@ from .exceptions import (
     RegistrationError,
     ResultInTransactionError,
     StepTimeLimitExceeded,
+    UnknownHandlerError,
     UnknownWorkflowError,
+    UpdateFailed,
+    UpdateNotAnswered,
+    UpdateRejected,
     WorkerLost,
     WorkflowCancelled,
     WorkflowFailed,
@@ -38,8 +46,9 @@ from .exceptions import (
 from .retries import RetryPolicy
 
 if TYPE_CHECKING:
-    from .client import WorkflowHandle, get_handle
+    from .handles import WorkflowHandle, get_handle
     from .models import InstanceStatus
+    from .updates import UpdateHandle
 
 __version__ = "0.1.0"
 
@@ -48,7 +57,10 @@ __all__ = [
     "ActivityError",
     "ActivityInfo",
     "ActivityTimeout",
+    "ChildHandle",
     "ChildWorkflowTerminated",
+    "ExternalHandle",
+    "HistoryLimitExceeded",
     "InstanceAlreadyExists",
     "InstanceInfo",
     "InstanceNotFinished",
@@ -61,15 +73,24 @@ __all__ = [
     "NotInWorkflowError",
     "PayloadError",
     "PayloadTooLarge",
+    "QueryHandler",
     "RegistrationError",
     "ResultInTransactionError",
     "RetryPolicy",
     "Signal",
+    "SignalHandler",
     "StepTimeLimitExceeded",
+    "UnknownHandlerError",
     "UnknownWorkflowError",
+    "UpdateFailed",
+    "UpdateHandle",
+    "UpdateHandler",
+    "UpdateNotAnswered",
+    "UpdateRejected",
     "WorkerLost",
     "Workflow",
     "WorkflowCancelled",
+    "WorkflowClass",
     "WorkflowFailed",
     "WorkflowHandle",
     "WorkflowTerminated",
@@ -78,11 +99,17 @@ __all__ = [
     "get_handle",
     "register_activities",
     "workflow",
+    "workflow_of",
 ]
 
 # Names that need Django's app registry: imported when first used, so that `workflows` modules can import this package
 # while Django is still loading its apps.
-_NEED_DJANGO = {"WorkflowHandle": "client", "get_handle": "client", "InstanceStatus": "models"}
+_NEED_DJANGO = {
+    "WorkflowHandle": "handles",
+    "get_handle": "handles",
+    "UpdateHandle": "updates",
+    "InstanceStatus": "models",
+}
 
 
 def __getattr__(name: str) -> Any:

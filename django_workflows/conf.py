@@ -109,6 +109,9 @@ class WorkflowSettings:
     shutdown_grace: Grace = timedelta(seconds=30)
     # Closed status to the age at which instances are removed; None keeps everything.
     retention: Retention = None
+    # Length of a history from which continue-as-new is suggested and logged, and at which the execution fails.
+    history_warning: Count = 10_000
+    history_limit: Count = 50_000
     # Claims of one item that killed their worker before the item is set aside.
     crash_limit: Count = 5
 
@@ -144,9 +147,11 @@ def _read(configured: object) -> Reading:
         except ImproperlyConfigured as error:
             problems.append(Problem(str(error)))
     result = WorkflowSettings(**values)
-    if not problems and result.poll_interval_min > result.poll_interval_max:
-        limit = f'at most {SETTING}["POLL_INTERVAL_MAX"] ({result.poll_interval_max!r})'
-        problems.append(Problem(str(_error(f'{SETTING}["POLL_INTERVAL_MIN"]', limit, result.poll_interval_min))))
+    if not problems:
+        for low, high in (("poll_interval_min", "poll_interval_max"), ("history_warning", "history_limit")):
+            if getattr(result, low) > getattr(result, high):
+                limit = f'at most {SETTING}["{high.upper()}"] ({getattr(result, high)!r})'
+                problems.append(Problem(str(_error(f'{SETTING}["{low.upper()}"]', limit, getattr(result, low)))))
     return Reading(result, tuple(problems))
 
 

@@ -30,6 +30,22 @@ class ResultInTransactionError(WorkflowsError):
     """Waiting for a result inside an open transaction would wait for itself."""
 
 
+class UnknownHandlerError(WorkflowsError):
+    """The workflow has no signal, query or update of this name."""
+
+
+class UpdateRejected(WorkflowsError):
+    """The workflow did not accept the update; what its validator raised is the `__cause__`."""
+
+
+class UpdateFailed(WorkflowsError):
+    """The update was accepted and its handler failed; the original exception is the `__cause__`."""
+
+
+class UpdateNotAnswered(WorkflowsError):
+    """The instance closed before it answered the update."""
+
+
 class PayloadError(WorkflowsError, ValueError):
     """A value cannot be stored or cannot be decoded to the annotated type."""
 
@@ -67,6 +83,10 @@ class StepTimeLimitExceeded(WorkflowsError):
 
 class UnknownWorkflowError(WorkflowsError):
     """No workflow is registered under the name that an instance carries."""
+
+
+class HistoryLimitExceeded(WorkflowsError):
+    """The history of an execution reached HISTORY_LIMIT; workflows that go on for long continue as new."""
 
 
 # What activities and child workflows raise into the workflow that awaits them.

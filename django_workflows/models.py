@@ -181,8 +181,7 @@ class WorkflowUpdate(models.Model):
         def is_answered(self) -> bool:
             return self not in (WorkflowUpdate.Status.PENDING, WorkflowUpdate.Status.ACCEPTED)
 
-    id = models.BigAutoField(primary_key=True)
-    update_id = KeyField(_("update ID"), unique=True)
+    update_id = KeyField(_("update ID"), primary_key=True)
     chain_id = models.BigIntegerField()
     name = models.CharField(max_length=200)
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.PENDING)
@@ -193,7 +192,7 @@ class WorkflowUpdate(models.Model):
     answered_at = models.DateTimeField(null=True)
 
     class Meta:
-        indexes = [models.Index(fields=["chain_id", "id"], name="dwf_update_chain")]
+        indexes = [models.Index(fields=["chain_id", "created_at"], name="dwf_update_chain")]
 
     def __str__(self) -> str:
         return f"{self.name} {self.update_id}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
@@ -67,9 +67,12 @@ class Definition:
 
     kind = "definition"
 
-    def __init__(self, function: Callable[..., Any], name: str | None, *, skip_self: bool = False) -> None:
+    def __init__(
+        self, function: Callable[..., Any], name: str, aliases: Iterable[str] = (), *, skip_self: bool = False
+    ) -> None:
         self.function = function
-        self.name = name or default_name(function)
+        self.name = name
+        self.aliases = _checked_aliases(name, aliases)
         self.signature = CallSignature.of(function, name=self.name, skip_self=skip_self)
 
     @property
@@ -78,17 +81,62 @@ class Definition:
         return f"{code.co_filename}:{code.co_firstlineno}"
 
 
+@dataclass(frozen=True)
+class Handler:
+    """A method of a workflow class that answers a message; `validator` is that of an update."""
+
+    name: str
+    function: Callable[..., Any]
+    signature: CallSignature
+    validator: Callable[..., Any] | None = None
+
+
+@dataclass(frozen=True)
+class HandlerTable:
+    """The handlers of a workflow class, by the names of their messages."""
+
+    signals: Mapping[str, Handler]
+    queries: Mapping[str, Handler]
+    updates: Mapping[str, Handler]
+
+
 class WorkflowDefinition(Definition):
-    """A registered workflow."""
+    """A registered workflow: a function, or a class whose `run` it is."""
 
     kind = "workflow"
 
-    def __init__(self, function: Callable[..., Any], name: str | None, queue: str | None, version: str) -> None:
+    def __init__(
+        self, function: Callable[..., Any], name: str | None = None, queue: str | None = None, version: str = "",
+        aliases: Iterable[str] = (), retry: RetryPolicy | None = None, *, owner: type | None = None,
+        handlers: HandlerTable | None = None,
+    ) -> None:  # fmt: skip
         if not inspect.iscoroutinefunction(function):
             raise RegistrationError(f"expected an async function for @workflow, found {function!r}; write `async def`")
-        super().__init__(function, name)
+        super().__init__(function, name or default_name(owner or function), aliases, skip_self=owner is not None)
         self.queue = queue
         self.version = version
+        self.retry = retry
+        self.owner = owner
+        self.handlers = handlers
+        self._init_takes_arguments = owner is not None and _init_takes_arguments(owner, self)
+
+    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[object | None, Callable[..., Any]]:
+        """Return the object of a workflow class, None for a function, and what to call with the arguments."""
+        if self.owner is None:
+            return None, self.function
+        instance = self.owner(*args, **kwargs) if self._init_takes_arguments else self.owner()
+        return instance, self.function.__get__(instance)
+
+
+def _init_takes_arguments(owner: type, definition: WorkflowDefinition) -> bool:
+    """Tell whether a workflow class is made with the arguments of `run`; raises RegistrationError for other ones."""
+    parameters = list(inspect.signature(owner).parameters)
+    if parameters and parameters != list(definition.signature.signature.parameters):
+        raise RegistrationError(
+            f"{definition.name}: expected __init__ to take nothing, or the same parameters as run"
+            f"{definition.signature.signature}, found {', '.join(parameters)}"
+        )
+    return bool(parameters)
 
 
 class ActivityDefinition(Definition):
@@ -104,8 +152,9 @@ class ActivityDefinition(Definition):
         *,
         atomic: bool | str,
         owner: type | None,
+        aliases: Iterable[str] = (),
     ) -> None:
-        super().__init__(function, name, skip_self=owner is not None)
+        super().__init__(function, name or default_name(function), aliases, skip_self=owner is not None)
         self.options = options
         self.atomic = bool(atomic)
         self.atomic_database = atomic if isinstance(atomic, str) else None
@@ -135,24 +184,31 @@ D = TypeVar("D", bound=Definition)
 
 
 class Names(Generic[D]):
-    """Definitions of one kind; a name is taken once."""
+    """Definitions of one kind; a name is taken once, be it a definition's own or its alias."""
 
     def __init__(self) -> None:
         self._definitions: dict[str, D] = {}
+        self._aliases: dict[str, D] = {}
 
     def add(self, definition: D) -> D:
-        present = self._definitions.get(definition.name)
-        # A module that is imported twice (autoreload, `python -m`) defines the same function again.
-        if present is not None and present.location != definition.location:
-            raise RegistrationError(
-                f"two {definition.kind} definitions are named {definition.name!r}: {present.location} and "
-                f"{definition.location}; give one of them another name="
-            )
+        for name in (definition.name, *definition.aliases):
+            self._refuse_taken(name, definition)
         self._definitions[definition.name] = definition
+        self._aliases.update(dict.fromkeys(definition.aliases, definition))
         return definition
 
     def get(self, name: str) -> D | None:
-        return self._definitions.get(name)
+        """Return the definition that has this name now, or had it before it was renamed."""
+        return self._definitions.get(name) or self._aliases.get(name)
+
+    def _refuse_taken(self, name: str, definition: D) -> None:
+        present = self.get(name)
+        # A module that is imported twice (autoreload, `python -m`) defines the same function again.
+        if present is not None and present.location != definition.location:
+            raise RegistrationError(
+                f"two {definition.kind} definitions are named {name!r}: {present.location} and "
+                f"{definition.location}; give one of them another name="
+            )
 
     def __iter__(self) -> Any:
         return iter(list(self._definitions.values()))  # a worker's thread may look while another one registers
@@ -192,6 +248,12 @@ def app_label(module: str) -> str:
     return parts[-1]
 
 
-def default_name(function: Callable[..., Any]) -> str:
-    """Return `app_label.function_name`, the registered name of a function that was given none."""
-    return f"{app_label(function.__module__)}.{function.__qualname__.replace('<locals>.', '')}"
+def default_name(named: Callable[..., Any]) -> str:
+    """Return `app_label.function_name`, the registered name of a function or class that was given none."""
+    return f"{app_label(named.__module__)}.{named.__qualname__.replace('<locals>.', '')}"
+
+
+def _checked_aliases(name: str, aliases: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(aliases, str):
+        raise RegistrationError(f"{name}: expected aliases to be a list of names, found the text {aliases!r}")
+    return tuple(aliases)

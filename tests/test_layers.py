@@ -14,12 +14,12 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "django_workflows"
 
 MODULES = {
-    "values": ["exceptions", "annotations", "payload_checks", "payloads", "failures", "retries", "registry"],
+    "values": ["exceptions", "annotations", "payload_checks", "payloads", "failures", "retries", "registry", "keys"],
     "engine": ["engine"],
     "authoring": ["authoring"],
     "base": ["conf", "models", "migrations", "observability"],
     "store": ["store"],
-    "runtime": ["client", "worker", "wakeups", "replayer"],
+    "runtime": ["client", "handles", "updates", "waiting", "worker", "wakeups", "replayer"],
     "edges": ["inspection", "admin", "views", "urls", "templatetags", "management", "testing", "apps", "checks"],
     "analyzer": ["analyzer"],
     "face": [""],  # django_workflows itself: what users import

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from datetime import datetime, timedelta
-from typing import Any, NoReturn, ParamSpec, TypeVar, get_type_hints, overload
+from typing import Any, NoReturn, ParamSpec, Protocol, TypeVar, get_type_hints, overload
 
 import msgspec
 
@@ -17,9 +17,14 @@ from django_workflows.engine.ending import ContinueAsNewRequest
 from django_workflows.engine.loop import DurableTimerHandle
 from django_workflows.engine.steps import InstanceInfo
 from django_workflows.registry import WorkflowDefinition, workflows
+from django_workflows.retries import RetryPolicy
 
+from .children import Messages
+from .handlers import HandlerDecorators
 from .logger import WorkflowLogger, logger
+from .versioning import Attributes, Versioning
 from .workflow import Workflow
+from .workflow_class import register_class
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,26 +37,49 @@ def _seconds(delay: Delay) -> float:
     return delay.total_seconds() if isinstance(delay, timedelta) else delay
 
 
-class WorkflowNamespace:
-    """Decorates `async def` functions as workflows, and holds what workflow code may call."""
+class WorkflowDecorator(Protocol):
+    """The type of `@workflow(...)` with options: keeps the decorated function's signature, or the class."""
 
     @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Workflow[P, R]: ...
+    def __call__(self, target: type[T], /) -> type[T]: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def __call__(self, target: Callable[P, Coroutine[Any, Any, R]], /) -> Workflow[P, R]: ...
+
+    def __call__(self, target: Any, /) -> Any: ...
+
+
+class WorkflowNamespace(HandlerDecorators, Messages, Versioning, Attributes):
+    """Decorates functions and classes as workflows, and holds what workflow code may call."""
+
+    @overload
+    def __call__(self, target: type[T], /) -> type[T]: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def __call__(self, target: Callable[P, Coroutine[Any, Any, R]], /) -> Workflow[P, R]: ...
 
     @overload
     def __call__(
-        self, *, name: str | None = None, queue: str | None = None, version: str = ""
-    ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Workflow[P, R]]: ...
+        self, *, name: str | None = None, queue: str | None = None, version: str = "", aliases: Iterable[str] = (),
+        retry: RetryPolicy | None = None,
+    ) -> WorkflowDecorator: ...  # fmt: skip
 
     def __call__(
-        self, function: Any = None, *, name: str | None = None, queue: str | None = None, version: str = ""
-    ) -> Any:
-        """Register a workflow; usable with and without arguments."""
+        self, target: Any = None, *, name: str | None = None, queue: str | None = None, version: str = "",
+        aliases: Iterable[str] = (), retry: RetryPolicy | None = None,
+    ) -> Any:  # fmt: skip
+        """Register a workflow; usable with and without arguments.
 
-        def decorate(function: Callable[..., Any]) -> Workflow[Any, Any]:
-            return Workflow(workflows.add(WorkflowDefinition(function, name, queue, version)))
+        `aliases` are names that it had before: instances started under them go on. `retry`: the policy by which a
+        failed execution is followed by another one.
+        """
 
-        return decorate if function is None else decorate(function)
+        def decorate(target: Any) -> Any:
+            if isinstance(target, type):
+                return register_class(target, name, queue, version, aliases, retry)
+            return Workflow(workflows.add(WorkflowDefinition(target, name, queue, version, aliases, retry)))
+
+        return decorate if target is None else decorate(target)
 
     @property
     def logger(self) -> WorkflowLogger:
@@ -77,7 +105,9 @@ class WorkflowNamespace:
     def info(self) -> InstanceInfo:
         """Return what the instance may know about itself."""
         machine = require_machine("workflow.info()")
-        return msgspec.structs.replace(machine.info, history_length=machine.history_length)
+        length = machine.history_length
+        suggested = 0 < machine.suggest_at <= length
+        return msgspec.structs.replace(machine.info, history_length=length, continue_as_new_suggested=suggested)
 
     def version(self) -> str:
         """Return the `version=` of the definition that started this instance."""
@@ -133,7 +163,7 @@ class WorkflowNamespace:
         async with asyncio.timeout(None if timeout is None else _seconds(timeout)):
             # Others that were woken at the same moment may have run first and made it false again.
             while not predicate():
-                await machine.wait_until(predicate)
+                await machine.conditions.wait_until(predicate)
 
     def continue_as_new(self, *args: Any, **kwargs: Any) -> NoReturn:
         """End this execution and start another one with a fresh history, the same instance_id and other arguments.

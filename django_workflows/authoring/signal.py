@@ -56,6 +56,7 @@ class Signal(Generic[T]):
         return await self.receive()
 
     def _take(self, machine: Machine) -> T:
+        machine.refuse_where_restricted("a signal")
         while (payload := machine.signals.take(self.name)) is not None:
             try:
                 value: T = decode(payload, self.type, what=f"signal {self.name!r}")

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, get_args
 
-from django_workflows.engine.commands import calling_location
+from django_workflows.engine.commands import CommandFuture, calling_location
 from django_workflows.engine.context import current_machine
-from django_workflows.engine.events import ChildScheduled
+from django_workflows.engine.events import ChildScheduled, InstanceOptions, ParentClose
 from django_workflows.engine.machine import Machine
 from django_workflows.exceptions import NotAllowedInWorkflowError, NotInWorkflowError
+from django_workflows.keys import key_of
 from django_workflows.payloads import Raw
 from django_workflows.registry import WorkflowDefinition
+from django_workflows.retries import RetryPolicy
 
+from .children import ChildHandle
+from .handlers import UpdateRequest
 from .runtime import get_client
+from .signal import Signal
 
 if TYPE_CHECKING:
-    from django_workflows.client import WorkflowHandle
+    from django_workflows.client import UpdateHandle, WorkflowHandle
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 ConflictPolicy = Literal["raise", "use_existing", "terminate_existing"]
 
@@ -32,8 +39,32 @@ class StartOptions:
     instance_id: str | None = None
     queue: str | None = None
     on_conflict: ConflictPolicy = "raise"
+    retry: RetryPolicy | None = None
+    parent_close: ParentClose = "cancel"
     subject: Any = None
     attributes: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        for name, choices in (("on_conflict", ConflictPolicy), ("parent_close", ParentClose)):
+            if getattr(self, name) not in get_args(choices):
+                raise ValueError(f"expected {name} to be one of {get_args(choices)}, found {getattr(self, name)!r}")
+        if self.retry is not None and not isinstance(self.retry, RetryPolicy):
+            raise TypeError(f"expected retry to be a RetryPolicy or None, found {self.retry!r}")
+        if self.subject is not None and self.subject.pk is None:
+            raise ValueError(
+                f"expected a saved object as subject, found an unsaved {type(self.subject).__name__}; save it first"
+            )
+
+    @property
+    def subject_reference(self) -> tuple[str, str] | None:
+        """The label of the subject's model, and its primary key."""
+        return None if self.subject is None else (self.subject._meta.label_lower, str(self.subject.pk))
+
+    def for_instance(self) -> InstanceOptions:
+        """Return what is stored with the instance."""
+        return InstanceOptions(
+            retry=None if self.retry is None else self.retry.to_json(), parent_close=self.parent_close
+        )
 
 
 class Workflow(Generic[P, R]):
@@ -45,7 +76,7 @@ class Workflow(Generic[P, R]):
 
     def __init__(self, definition: WorkflowDefinition, options: StartOptions | None = None) -> None:
         self.definition = definition
-        self.options = options or StartOptions(queue=definition.queue)
+        self.options = options or StartOptions(queue=definition.queue, retry=definition.retry)
         self.__doc__ = definition.function.__doc__
         self.__name__ = definition.function.__name__
 
@@ -59,7 +90,9 @@ class Workflow(Generic[P, R]):
 
         `instance_id`: the caller's id, at most 255 characters. `queue`: where its steps run. `on_conflict`: what to do
         when the id is open: "raise", "use_existing" or "terminate_existing". `subject`: a saved model instance the
-        workflow is about. `attributes`: a JSON object readable with the ORM. Raises TypeError for any other name.
+        workflow is about. `attributes`: a JSON object readable with the ORM. `retry`: the policy by which a failed
+        execution is followed by another one. `parent_close`: of a child, what becomes of it when its parent closes or
+        gives up waiting for it: "cancel", "terminate" or "abandon". Raises TypeError for any other name.
         """
         return Workflow(self.definition, replace(self.options, **options))
 
@@ -77,6 +110,44 @@ class Workflow(Generic[P, R]):
         from asgiref.sync import sync_to_async
 
         handle: WorkflowHandle[R] = await sync_to_async(self.start)(*args, **kwargs)
+        return handle
+
+    def signal_with_start(self, signal: Signal[T], value: T, /, *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[R]:
+        """Signal the open instance of the given `instance_id`, or start it with the signal waiting for it.
+
+        In the caller's transaction, in which the open instance cannot close: its steps wait for the end of the
+        transaction. Raises what `start` and `WorkflowHandle.signal` raise, ValueError without an `instance_id`.
+        """
+        handle: WorkflowHandle[R] = get_client().signal_with_start(self, signal, value, args, kwargs)
+        return handle
+
+    async def asignal_with_start(
+        self, signal: Signal[T], value: T, /, *args: P.args, **kwargs: P.kwargs
+    ) -> WorkflowHandle[R]:
+        """Signal with start from async code; see `signal_with_start`."""
+        from asgiref.sync import sync_to_async
+
+        handle: WorkflowHandle[R] = await sync_to_async(
+            lambda: self.signal_with_start(signal, value, *args, **kwargs)
+        )()
+        return handle
+
+    def update_with_start(self, request: UpdateRequest[T], /, *args: P.args, **kwargs: P.kwargs) -> UpdateHandle[T]:
+        """Ask the open instance of the given `instance_id` for an update, starting it first if there is none.
+
+        Example: `Cart.using(instance_id="cart-17").update_with_start(Cart.add.request("book"), customer.pk)`. As
+        atomic as `signal_with_start`, and raises the same.
+        """
+        handle: UpdateHandle[T] = get_client().update_with_start(self, request, args, kwargs)
+        return handle
+
+    async def aupdate_with_start(
+        self, request: UpdateRequest[T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> UpdateHandle[T]:
+        """Update with start from async code; see `update_with_start`."""
+        from asgiref.sync import sync_to_async
+
+        handle: UpdateHandle[T] = await sync_to_async(lambda: self.update_with_start(request, *args, **kwargs))()
         return handle
 
     def start_many(
@@ -100,39 +171,71 @@ class Workflow(Generic[P, R]):
     @property
     def call(self) -> Callable[P, Coroutine[Any, Any, R]]:
         """The bare async function, without any durability."""
-        return self.definition.function
+
+        def call(*args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+            _, run = self.definition.bind(args, kwargs)
+            coroutine: Coroutine[Any, Any, R] = run(*args, **kwargs)
+            return coroutine
+
+        return call
+
+    # As a child
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[None, None, R]:
         """Run as a child of the calling workflow; outside a workflow raises NotInWorkflowError."""
+        machine, payload = self._prepare_child(args, kwargs)
+        coroutine = self._run_as_child(machine, payload, calling_location())
+        coroutine.__qualname__ = self.name  # type: ignore[attr-defined]  # what Python's "never awaited" warning shows
+        return coroutine
+
+    def start_child(self, *args: P.args, **kwargs: P.kwargs) -> ChildHandle[R]:
+        """Start a child of the calling workflow and return its handle, which can be awaited, signalled and cancelled.
+
+        Raises what calling the workflow raises; that a chosen id is taken is raised where the child is awaited.
+        """
+        machine, payload = self._prepare_child(args, kwargs)
+        event, future = self._schedule_child(machine, payload, calling_location())
+        task: asyncio.Task[R] = machine.loop.create_task(self._result_of(future), name=f"child {event.instance_id}")
+        return ChildHandle(machine, event, task)
+
+    def _prepare_child(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Machine, bytes]:
         machine = current_machine()
         if machine is None:
             raise NotInWorkflowError(
                 f"{self.name} was called outside a workflow: use .start(...) to start an instance of it, "
                 ".call(...) to run the bare function"
             )
-        if replace(self.options, queue=None) != StartOptions():
+        if self.options.on_conflict != "raise":
             raise NotAllowedInWorkflowError(
-                f"expected only queue in .using() of the child workflow {self.name}, found other options; "
-                "a child gets an instance_id of its own"
+                f"expected no on_conflict in .using() of the child workflow {self.name}, found "
+                f"{self.options.on_conflict!r}; where the id is open, the child fails with InstanceAlreadyExists"
             )
-        payload = self.definition.signature.encode_arguments(args, kwargs, machine.payload_limit)
-        coroutine = self._run_as_child(machine, payload, calling_location())
-        coroutine.__qualname__ = self.name  # type: ignore[attr-defined]  # what Python's "never awaited" warning shows
-        return coroutine
+        if self.options.instance_id is not None:
+            key_of(self.options.instance_id)
+        return machine, self.definition.signature.encode_arguments(args, kwargs, machine.payload_limit)
 
     async def _run_as_child(self, machine: Machine, payload: bytes, location: str) -> R:
-        execution_id = machine.uuid_hex()
-        result = await machine.decide_and_wait(
-            ChildScheduled(
-                command=machine.next_command(),
-                name=self.name,
-                input=Raw(payload),
-                queue=self.options.queue or machine.info.queue,
-                execution_id=execution_id,
-                instance_id=execution_id,
-                version=self.definition.version,
-            ),
-            location,
-        )
-        value: R = self.definition.signature.decode_result(result)
+        _, future = self._schedule_child(machine, payload, location)
+        return await self._result_of(future)
+
+    async def _result_of(self, future: CommandFuture) -> R:
+        value: R = self.definition.signature.decode_result(await future)
         return value
+
+    def _schedule_child(self, machine: Machine, payload: bytes, location: str) -> tuple[ChildScheduled, CommandFuture]:
+        options = self.options
+        number, execution_id = machine.next_command(), machine.uuid_hex()
+        event = ChildScheduled(
+            command=number,
+            name=self.name,
+            input=Raw(payload),
+            queue=options.queue or machine.info.queue,
+            execution_id=execution_id,
+            instance_id=options.instance_id or execution_id,
+            version=self.definition.version,
+            chosen_id=options.instance_id is not None,
+            options=options.for_instance(),
+            attributes=dict(options.attributes or {}),
+            subject=options.subject_reference,
+        )
+        return event, machine.decide_and_wait(event, location)

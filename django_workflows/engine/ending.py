@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from .events import BackgroundTaskFailed, CommandEvent
@@ -48,6 +48,7 @@ class Ending:
         self._stuck: list[NumberedTask] = []
         self._generators: list[AsyncGenerator[Any, Any]] = []  # those that have begun, some finished
         self._most_generators = 100
+        self._handlers: set[int] = set()  # the tasks among them that handle a signal or an update
         self._failed: dict[int, weakref.ref[NumberedTask]] = {}  # tasks whose exception may still be retrieved
         self._dropped: dict[int, BaseException] = {}  # exceptions that nobody can retrieve any more
 
@@ -63,6 +64,26 @@ class Ending:
         if task is not self.main:
             self._dropped[task.number] = error
 
+    def start_main(self, coroutine: Coroutine[Any, Any, bytes]) -> None:
+        """Begin the workflow itself."""
+        main = self._loop.create_task(coroutine, name="main")
+        assert isinstance(main, NumberedTask)
+        self.main = main
+        if self.cancel_requested:
+            main.cancel()
+
+    def start_handler(self, name: str, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Begin to handle a message; a workflow that returns waits for it, and fails with it."""
+        task = self._loop.create_task(self._handle(coroutine), name=name)
+        assert isinstance(task, NumberedTask)
+        self._handlers.add(task.number)
+
+    async def _handle(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        try:
+            await coroutine
+        except Exception as error:
+            self.failure = self.failure or error
+
     def callback_failed(self, error: BaseException) -> None:
         """Fail for an error in a bare callback, which no task can carry."""
         if self.failure is None and not any(_exception_of(task) is error for task in self.tasks.values()):
@@ -71,6 +92,7 @@ class Ending:
     def _task_done(self, task: asyncio.Task[Any]) -> None:
         assert isinstance(task, NumberedTask)
         self.tasks.pop(task.number, None)
+        self._handlers.discard(task.number)
         error = _exception_of(task)
         if error is None:
             return
@@ -111,13 +133,23 @@ class Ending:
         if self.failure is None:
             self.failure = self._find_dropped()
         if self.failure is None:
-            if self.result is None or self._commands.futures:
+            if self.result is None or self._commands.are_awaited or self._handlers:
                 return False
             self.failure = self._find_unretrieved()
         self._winding_down = True
         for task in list(self.tasks.values()):
             self._cancel(task)
         return True
+
+    @property
+    def has_returned(self) -> bool:
+        """Whether the workflow itself has ended, well or badly."""
+        return self.main is not None and self.main.done()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the workflow itself has begun and not ended."""
+        return self.main is not None and not self.main.done() and self.failure is None
 
     @property
     def is_over(self) -> bool:

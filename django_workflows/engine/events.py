@@ -5,21 +5,26 @@
 history is one line of cause and effect that replays the same whole, event by event, or cut at any input event.
 
 `command` is the number of the decision inside its instance: it correlates `ActivityScheduled(command=3)` with
-`ActivityCompleted(command=3)`. Field names are stored in histories for ever: add fields with defaults, rename none.
+`ActivityCompleted(command=3)`. 0 means that it has none: the code did not decide it (a termination), or replay does not
+compare it (a patch). Field names are stored in histories for ever: add fields with defaults, rename none.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Raw
 
 from django_workflows.exceptions import PayloadError
 from django_workflows.failures import Failure
+from django_workflows.registry import Names, activities, workflows
+from django_workflows.retries import RetryPolicy
 
 NULL = Raw(b"null")
+
+ParentClose = Literal["cancel", "terminate", "abandon"]
 
 
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -62,7 +67,9 @@ class CommandEvent(Event, frozen=True, kw_only=True):
 
 
 class NamedCommandEvent(CommandEvent, frozen=True, kw_only=True):
-    """A decision about something that has a registered name."""
+    """A decision about something that has a name; one that was renamed is still the same under its alias."""
+
+    registered: ClassVar[Names[Any] | None] = None
 
     name: str
 
@@ -70,7 +77,32 @@ class NamedCommandEvent(CommandEvent, frozen=True, kw_only=True):
         return f"{self.type} {self.name!r} (command {self.command})"
 
     def same_decision(self, other: CommandEvent) -> bool:
-        return CommandEvent.same_decision(self, other) and self.name == getattr(other, "name", None)
+        return CommandEvent.same_decision(self, other) and self._is_called(getattr(other, "name", ""))
+
+    def _is_called(self, name: str) -> bool:
+        if name == self.name or self.registered is None:
+            return name == self.name
+        definition = self.registered.get(name)
+        return definition is not None and definition is self.registered.get(self.name)
+
+
+class InstanceOptions(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How an instance was started, beside its queue: stored as JSON on its row."""
+
+    retry: dict[str, Any] | None = None  # a RetryPolicy
+    parent_close: ParentClose = "cancel"
+    context: dict[str, Any] = {}  # what the propagators carried from the starter
+
+    @property
+    def policy(self) -> RetryPolicy | None:
+        return RetryPolicy.from_json(self.retry) if self.retry is not None else None
+
+    def encode(self) -> str:
+        return _encoder.encode(self).decode()
+
+    @classmethod
+    def decode(cls, text: str) -> InstanceOptions:
+        return _options_decoder.decode(text)
 
 
 class CarriedSignal(msgspec.Struct, frozen=True):
@@ -85,6 +117,8 @@ class CarriedSignal(msgspec.Struct, frozen=True):
 
 class InstanceStarted(InputEvent, frozen=True):
     signals: list[CarriedSignal] = []
+    start_at: datetime | None = None  # the code waits until then: the pause before another attempt
+    suggest_at: int = 0  # length of the history from which continue-as-new is suggested; 0: never
 
 
 class SignalReceived(InputEvent, frozen=True):
@@ -92,7 +126,21 @@ class SignalReceived(InputEvent, frozen=True):
     value: Raw = NULL
 
 
+class UpdateRequested(InputEvent, frozen=True):
+    """A message that is answered; only in a history if it was accepted."""
+
+    update_id: str
+    name: str
+    input: Raw
+
+
 class CancelRequested(InputEvent, frozen=True):
+    reason: str = ""
+
+
+class TerminateRequested(InputEvent, frozen=True):
+    """The parent closed, and its `parent_close` says that this child ends at once."""
+
     reason: str = ""
 
 
@@ -108,6 +156,10 @@ class TimerFired(ResultEvent, frozen=True):
     pass
 
 
+class ChildStarted(ResultEvent, frozen=True):
+    """A child with an id of the author's choice exists; that it does not is a ChildFailed."""
+
+
 class ChildCompleted(ResultEvent, frozen=True):
     result: Raw = NULL
 
@@ -116,10 +168,20 @@ class ChildFailed(ResultEvent, frozen=True, kw_only=True):
     failure: Failure
 
 
+class MessageDelivered(ResultEvent, frozen=True):
+    """The message is in the inbox of its addressee."""
+
+
+class MessageRefused(ResultEvent, frozen=True, kw_only=True):
+    failure: Failure
+
+
 # Command events
 
 
 class ActivityScheduled(NamedCommandEvent, frozen=True, kw_only=True):
+    registered: ClassVar[Names[Any] | None] = activities
+
     input: Raw
     queue: str
     options: dict[str, Any] = {}
@@ -153,18 +215,64 @@ class BackgroundTaskFailed(CommandEvent, frozen=True, kw_only=True):
 
 
 class ChildScheduled(NamedCommandEvent, frozen=True, kw_only=True):
+    registered: ClassVar[Names[Any] | None] = workflows
+
     input: Raw
     queue: str
     execution_id: str
     instance_id: str
     version: str = ""
+    chosen_id: bool = False  # the author's, so it may be taken: the child is started in a transaction of its own
+    options: InstanceOptions = InstanceOptions()
+    attributes: dict[str, Any] = {}
+    subject: tuple[str, str] | None = None  # model label and primary key
 
 
 class ChildCancelRequested(CommandEvent, frozen=True, kw_only=True):
-    pass
+    terminate: bool = False
 
 
-# How an execution ends: command events too, except InstanceTerminated, which no code decides.
+class MessageCommand(CommandEvent, frozen=True, kw_only=True):
+    """A message to another instance."""
+
+    instance_id: str
+    execution_id: str | None = None
+
+
+class SignalSent(MessageCommand, frozen=True, kw_only=True):
+    name: str
+    value: Raw
+
+    def describe(self) -> str:
+        return f"{self.type} {self.name!r} to {self.instance_id!r} (command {self.command})"
+
+
+class CancelSent(MessageCommand, frozen=True, kw_only=True):
+    reason: str = ""
+
+
+class PatchRecorded(CommandEvent, frozen=True, kw_only=True):
+    """The code asked for a patch while it ran for the first time, so this execution has it."""
+
+    patch: str
+    deprecated: bool = False
+
+
+class AttributesSet(CommandEvent, frozen=True, kw_only=True):
+    attributes: Raw  # a JSON object
+
+
+class UpdateCompleted(CommandEvent, frozen=True, kw_only=True):
+    update_id: str
+    result: Raw
+
+
+class UpdateFailed(CommandEvent, frozen=True, kw_only=True):
+    update_id: str
+    failure: Failure
+
+
+# How an execution ends: command events too, those without a number imposed on the code.
 
 
 class ClosingEvent(CommandEvent, frozen=True, kw_only=True):
@@ -180,6 +288,9 @@ class InstanceCompleted(ClosingEvent, frozen=True, kw_only=True):
 
 class InstanceFailed(ClosingEvent, frozen=True, kw_only=True):
     failure: Failure
+    next_execution_id: str = ""  # set: the retry policy allows another attempt
+    next_start: datetime | None = None
+    signals: list[CarriedSignal] = []  # which that attempt inherits
 
     def describe(self) -> str:
         return f"{self.type} with {self.failure.type}: {self.failure.message}"
@@ -203,14 +314,16 @@ class InstanceTerminated(ClosingEvent, frozen=True, kw_only=True):
 TYPES: dict[str, type[Event]] = {
     cls.__name__: cls
     for cls in (
-        InstanceStarted, SignalReceived, CancelRequested, ActivityCompleted, ActivityFailed, TimerFired, ChildCompleted,
-        ChildFailed, ActivityScheduled, ActivityCancelled, TimerStarted, TimerCancelled, SideEffectRecorded,
-        BackgroundTaskFailed, ChildScheduled, ChildCancelRequested, InstanceCompleted, InstanceFailed,
-        InstanceCancelled, InstanceContinuedAsNew, InstanceTerminated,
+        InstanceStarted, SignalReceived, UpdateRequested, CancelRequested, TerminateRequested, ActivityCompleted,
+        ActivityFailed, TimerFired, ChildStarted, ChildCompleted, ChildFailed, MessageDelivered, MessageRefused,
+        ActivityScheduled, ActivityCancelled, TimerStarted, TimerCancelled, SideEffectRecorded, BackgroundTaskFailed,
+        ChildScheduled, ChildCancelRequested, SignalSent, CancelSent, PatchRecorded, AttributesSet, UpdateCompleted,
+        UpdateFailed, InstanceCompleted, InstanceFailed, InstanceCancelled, InstanceContinuedAsNew, InstanceTerminated,
     )
 }  # fmt: skip
 
 _encoder = msgspec.json.Encoder()
+_options_decoder = msgspec.json.Decoder(InstanceOptions)
 _decoders: dict[str, msgspec.json.Decoder[Any]] = {name: msgspec.json.Decoder(cls) for name, cls in TYPES.items()}
 
 

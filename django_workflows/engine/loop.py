@@ -74,6 +74,8 @@ class LoopHost(Protocol):
     @property
     def closed(self) -> bool: ...
 
+    def refuse_where_restricted(self, what: str) -> None: ...
+
     def task_created(self, task: NumberedTask) -> None: ...
 
     def task_dropped(self, task: NumberedTask, error: BaseException) -> None: ...
@@ -168,6 +170,11 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         future.number = self._number()
 
     def create_task(self, coro: Coroutine[Any, Any, T], **options: Any) -> asyncio.Task[T]:  # type: ignore[override]
+        try:
+            self.host.refuse_where_restricted("a task")
+        except Exception:
+            coro.close()
+            raise
         if self.host.closed:
             # Clean-up code of a disposed machine: the task will never run, and nobody needs to hear of it.
             coro.close()

@@ -9,74 +9,80 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import math
-import random
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from django_workflows.exceptions import ActivityError, NotInWorkflowError
-from django_workflows.failures import Failure
+from django_workflows.exceptions import HistoryLimitExceeded, UpdateNotAnswered, UpdateRejected, WorkflowCancelled
+from django_workflows.failures import Failure, dotted_name
 
 from . import events as ev
 from .asyncio_patches import install_patches
-from .commands import Command, CommandFuture, Commands, waiting_location
+from .commands import Command, waiting_location
+from .conditions import Conditions
+from .decisions import Decisions
 from .ending import ContinueAsNewRequest, Ending
-from .loop import DurableTimerHandle, MachineDisposed, NumberedTask, WorkflowLoop
+from .exceptions_in_futures import raisable
+from .handlers import Handlers, NoHandlers, Program
+from .loop import MachineDisposed, NumberedTask, WorkflowLoop
 from .replay import Block, blocks, compare, not_awaited
 from .signals import SignalBuffers
 from .steps import InstanceInfo, Step
 
 __all__ = ["ContinueAsNewRequest", "Entry", "Machine", "MachineDisposed"]
 
-Entry = Callable[[], Coroutine[Any, Any, bytes]]
+Entry = Callable[[], Program]
+
+_CANCELLED = dotted_name(WorkflowCancelled)
 
 install_patches()
 
 
-class Machine:
+class Machine(Decisions):
     """Runs one instance's code.
 
-    `entry` returns the main coroutine, which decodes its input, runs the workflow and returns its encoded result.
+    `entry` decodes the input and returns the main coroutine, which runs the workflow and returns its encoded result,
+    with the handlers of its messages. `history_limit` is the length at which the execution fails, 0 for none.
     """
 
     def __init__(
-        self, info: InstanceInfo, entry: Entry, *, default_location: str = "", payload_limit: int | None = None
-    ) -> None:
-        self.info = info
+        self, info: InstanceInfo, entry: Entry, *, options: ev.InstanceOptions | None = None,
+        default_location: str = "", payload_limit: int | None = None, history_limit: int = 0,
+    ) -> None:  # fmt: skip
+        loop = WorkflowLoop(self)  # type: ignore[abstract]  # the rest are refusals
+        super().__init__(info, loop)
+        self.options = options or ev.InstanceOptions()
         self.payload_limit = payload_limit
-        self.now = info.started_at
-        self.is_replaying = False
-        self.in_side_effect = False
-        self.history_length = 0
-        self.closed = False
-        self.loop = WorkflowLoop(self)  # type: ignore[abstract]  # the rest are refusals
-        self.signals = SignalBuffers(self.loop.create_future)
+        self.suggest_at = 0
+        self.signals = SignalBuffers(loop.create_future)
+        self.conditions = Conditions(loop.create_future)
+        self.handlers: Handlers = NoHandlers(info.workflow, "it has not taken its first step")
         self._entry = entry
         self._default_location = default_location
-        self._random = random.Random(info.execution_id)
-        self._commands = Commands()
-        self._ending = Ending(self._commands, self.loop)
-        self._conditions: list[tuple[Callable[[], object], asyncio.Future[Any]]] = []
-        self._recorded: dict[int, ev.SideEffectRecorded] = {}  # those behind the event being replayed
+        self._history_limit = history_limit
+        self._ending = Ending(self._commands, loop)
+        self._open_updates: dict[str, None] = {}  # those accepted and not answered, in order
         self._context = contextvars.Context()
 
     # Driving the machine
 
     def step(self, inputs: Sequence[ev.InputEvent], now: datetime) -> Step:
         """Apply new input events and return what to record; `now` is the time the workflow will see."""
-        step = Step(time=max(now, self.now), events=[])
+        step = Step(time=max(now, self.now), events=[], rejected=[])
         for event in inputs:
             if self.closed:
                 break
             step.consumed += 1
-            if self._accepts(event):
+            if isinstance(event, ev.UpdateRequested) and (failure := self._find_rejection(event)) is not None:
+                step.rejected.append((event.update_id, failure))
+            elif self._accepts(event):
                 step.events.append(event)
                 step.events.extend(command.event for command in self._apply(event, step.time))
+                step.events.extend(self._imposed_end(event))
         return step
 
     def replay(self, history: Iterable[tuple[datetime, ev.Event]]) -> None:
@@ -84,6 +90,8 @@ class Machine:
 
         Raises NondeterminismError where the code decides otherwise than it did; the machine is disposed then.
         """
+        history = list(history)
+        self.expect_patches(event.patch for _, event in history if isinstance(event, ev.PatchRecorded))
         self.is_replaying = True
         try:
             for block in blocks(history):
@@ -92,6 +100,11 @@ class Machine:
             self.dispose()
             raise
         self.is_replaying = False
+
+    def query(self, name: str, input: msgspec.Raw) -> bytes:
+        """Return the encoded answer of a query handler, which may read the instance's state and nothing else."""
+        with self._as_running_loop(), self._only_reading("a query"):
+            return self._context.run(self.handlers.query, name, input)
 
     def open_commands(self) -> list[ev.CommandEvent]:
         """Return the recorded commands without an outcome: what a close leaves to be cancelled."""
@@ -108,14 +121,12 @@ class Machine:
     def _replay_block(self, block: Block) -> None:
         if not self._accepts(block.event):
             raise not_awaited(block, self._label(), self._waiting_location())
-        self._recorded = {
-            decision.command: decision for decision in block.decisions if isinstance(decision, ev.SideEffectRecorded)
-        }
+        self.expect_side_effects(event for event in block.decisions if isinstance(event, ev.SideEffectRecorded))
         self._ending.recorded = next(
             (decision for decision in block.decisions if isinstance(decision, ev.BackgroundTaskFailed)), None
         )
         attempted = self._apply(block.event, block.time)
-        self._recorded = {}
+        self.history_length = block.end
         locations = {id(command.event): command.location for command in attempted}
 
         def locate(decision: ev.CommandEvent | None) -> str:
@@ -135,15 +146,24 @@ class Machine:
     def _accepts(self, event: ev.InputEvent) -> bool:
         """Tell whether the event still means something: late and repeated outcomes do not."""
         match event:
-            case ev.TimerFired():
-                return event.command in self._commands.timers
             case ev.ResultEvent():
-                return event.command in self._commands.futures
+                return self._commands.expects(event)
             case ev.InstanceStarted():
                 return self._ending.main is None
             case ev.CancelRequested():
                 return not self._ending.cancel_requested
         return True
+
+    def _find_rejection(self, event: ev.UpdateRequested) -> Failure | None:
+        """Return why an update is not accepted, as its validator says; what is not accepted is not recorded."""
+        try:
+            if not self._ending.is_running:
+                raise UpdateRejected(f"update {event.name!r}: {self._label()} is not running")
+            with self._as_running_loop(), self._only_reading("a validator"):
+                self._context.run(self.handlers.check_update, event.name, event.input)
+        except Exception as error:
+            return Failure.of(error)
+        return None
 
     def _apply(self, event: ev.InputEvent, time: datetime) -> list[Command]:
         self.now = time
@@ -152,8 +172,8 @@ class Machine:
         with self._as_running_loop():
             self._context.run(self._deliver, event)
             self._run()
+            closing = self._closing_event() if self._may_close() else None
             decided = self._commands.take_new()
-            closing = self._closing_event()
         if closing is not None:
             self.closed = True
             decided.append(Command(closing, ""))
@@ -173,27 +193,74 @@ class Machine:
 
     def _deliver(self, event: ev.InputEvent) -> None:
         match event:
-            case ev.ActivityCompleted() | ev.ChildCompleted():
-                self._commands.close_future(event.command).set_result(event.result)
-            case ev.ActivityFailed() | ev.ChildFailed():
-                self._commands.close_future(event.command).set_exception(raisable(event.failure))
+            case ev.ActivityFailed() | ev.ChildFailed() | ev.MessageRefused():
+                self._fail(event.command, event.failure)
             case ev.TimerFired():
                 self.loop.run_handle(self._commands.close_timer(event.command))
+            case ev.ChildStarted():
+                self._commands.child_started(event.command)
+            case ev.ResultEvent():
+                future = self._commands.close_future(event.command)
+                if future is not None:
+                    future.set_result(getattr(event, "result", None))
             case ev.SignalReceived():
-                self.signals.add(event.name, event.value)
+                self._receive(event.name, event.value)
+            case ev.UpdateRequested():
+                self._open_updates[event.update_id] = None
+                work = self.handlers.update(event.name, event.input)
+                self._ending.start_handler(f"update {event.name}", self._answer(event.update_id, work))
             case ev.CancelRequested():
                 self._ending.cancel(event.reason)
             case ev.InstanceStarted():
                 self._start(event)
 
     def _start(self, event: ev.InstanceStarted) -> None:
+        self.suggest_at = event.suggest_at
+        program = self._entry()
+        self.handlers = program.handlers
         for signal in event.signals:
-            self.signals.add(signal.name, signal.value)
-        main = self.loop.create_task(self._entry(), name="main")
-        assert isinstance(main, NumberedTask)
-        self._ending.main = main
-        if self._ending.cancel_requested:
-            main.cancel()
+            self._receive(signal.name, signal.value)
+        main = program.main if event.start_at is None else self._start_later(event.start_at, program.main)
+        self._ending.start_main(main)
+
+    async def _start_later(self, start_at: datetime, main: Coroutine[Any, Any, bytes]) -> bytes:
+        try:
+            await asyncio.sleep((start_at - self.now).total_seconds())
+            return await main
+        finally:
+            main.close()
+
+    def _fail(self, number: int, failure: Failure) -> None:
+        unwanted = self._commands.is_unwanted(number)
+        future = self._commands.close_future(number)
+        if future is None:
+            return
+        if unwanted and failure.type == _CANCELLED:
+            future.end_cancelled()
+        else:
+            future.set_exception(raisable(failure))
+
+    def _receive(self, name: str, value: msgspec.Raw) -> None:
+        """Hand a signal to its handler, or keep it until the code asks for it."""
+        work = None if self._ending.has_returned else self.handlers.signal(name, value)
+        if work is None:
+            self.signals.add(name, value)
+        else:
+            self._ending.start_handler(f"signal {name}", work)
+
+    async def _answer(self, update_id: str, work: Coroutine[Any, Any, bytes]) -> None:
+        try:
+            result = await work
+        except Exception as error:
+            self._end_update(update_id, Failure.of(error))
+        else:
+            del self._open_updates[update_id]
+            answer = ev.UpdateCompleted(command=self.next_command(), update_id=update_id, result=msgspec.Raw(result))
+            self._commands.decide(answer)
+
+    def _end_update(self, update_id: str, failure: Failure) -> None:
+        del self._open_updates[update_id]
+        self._commands.decide(ev.UpdateFailed(command=self.next_command(), update_id=update_id, failure=failure))
 
     def _run(self) -> None:
         """Run until nothing more can happen: callbacks, then conditions, then what ending the main task entails."""
@@ -201,33 +268,19 @@ class Machine:
             self.loop.run_ready()
             if self._ending.continue_request is not None:
                 return
-            if not self._wake_conditions() and not self._ending.advance():
+            if not self.conditions.wake() and not self._ending.advance():
                 return
 
-    def _wake_conditions(self) -> bool:
-        """Wake the waiters whose predicates hold; return whether there were any."""
-        if not self._conditions:
-            return False
-        waiting, self._conditions = self._conditions, []
-        woken = False
-        for predicate, future in waiting:
-            if future.done():
-                continue
-            try:
-                holds = bool(predicate())
-            except BaseException as error:
-                future.set_exception(_acceptable(error))
-                woken = True
-                continue
-            if holds:
-                future.set_result(None)
-                woken = True
-            else:
-                self._conditions.append((predicate, future))
-        return woken
+    # Closing
 
-    def _closing_event(self) -> ev.ClosingEvent | None:
+    def _may_close(self) -> bool:
         ending = self._ending
+        return (ending.continue_request is not None or ending.is_over) and not self._commands.is_starting
+
+    def _closing_event(self) -> ev.ClosingEvent:
+        ending = self._ending
+        for update_id in list(self._open_updates):
+            self._end_update(update_id, self._not_answered())
         command = self._commands.last_number + 1
         if ending.continue_request is not None:
             return ev.InstanceContinuedAsNew(
@@ -237,91 +290,51 @@ class Machine:
                 signals=self.signals.unread(),
                 version=ending.continue_request.version,
             )
-        if not ending.is_over:
-            return None
         if ending.failure is None:
             assert ending.result is not None
             return ev.InstanceCompleted(command=command, result=msgspec.Raw(ending.result))
         if isinstance(ending.failure, asyncio.CancelledError) and ending.cancel_requested:
             return ev.InstanceCancelled(command=command)
-        return ev.InstanceFailed(command=command, failure=Failure.of(ending.failure))
+        return self._failed_event(command, ending.failure)
 
-    # What workflow code calls, through the authoring layer
+    def _failed_event(self, command: int, error: BaseException) -> ev.InstanceFailed:
+        failed = ev.InstanceFailed(command=command, failure=Failure.of(error))
+        policy = self.options.policy
+        if policy is None or not policy.may_retry(error, self.info.attempt):
+            return failed
+        return msgspec.structs.replace(
+            failed,
+            next_execution_id=self.uuid_hex(),
+            next_start=self.now + policy.delay_after(self.info.attempt, self._random),
+            signals=self.signals.unread(),
+        )
 
-    @property
-    def random(self) -> random.Random:
-        self._refuse_in_side_effect("the random generator of the workflow")
-        return self._random
+    def _imposed_end(self, event: ev.InputEvent) -> list[ev.Event]:
+        """Return the end that comes from outside the code, if there is one: none of the code runs for it."""
+        closing: ev.ClosingEvent
+        if isinstance(event, ev.TerminateRequested):
+            closing = ev.InstanceTerminated(command=0, reason=event.reason)
+        elif 0 < self._history_limit <= self.history_length and not self.closed:
+            closing = ev.InstanceFailed(command=0, failure=Failure.of(self._too_long()))
+        else:
+            return []
+        self.closed = True
+        unanswered = [
+            ev.UpdateFailed(command=0, update_id=update_id, failure=self._not_answered())
+            for update_id in self._open_updates
+        ]
+        return [*unanswered, closing]
 
-    def next_command(self) -> int:
-        """Return the number of the next decision; raises MachineDisposed in clean-up code of a disposed machine."""
-        if self.closed:
-            raise MachineDisposed
-        self._refuse_in_side_effect("a decision of the workflow")
-        return self._commands.next_number()
+    def _too_long(self) -> HistoryLimitExceeded:
+        return HistoryLimitExceeded(
+            f"the history of {self._label()} has {self.history_length} events and HISTORY_LIMIT is "
+            f"{self._history_limit}; let the workflow continue as new before, see info().continue_as_new_suggested"
+        )
 
-    def decide_and_wait(self, event: ev.CommandEvent, location: str = "") -> CommandFuture:
-        """Take a decision and return the future of its outcome."""
-        future = CommandFuture(loop=self.loop)
-        self.loop.adopt(future)
-        self._commands.schedule(event, future, location)
-        return future
-
-    def side_effect(self, encode: Callable[[], bytes]) -> msgspec.Raw:
-        """Return the recorded value on replay; else run `encode` once and record what it returns or raises."""
-        number = self.next_command()
-        event = self._recorded.get(number)
-        if event is None:
-            # While replaying, this is a mismatch; the comparison after this event explains it.
-            event = ev.SideEffectRecorded(command=number, value=ev.NULL)
-            if not self.is_replaying:
-                event = self._run_side_effect(event, encode)
-        self._commands.decide(event)
-        if event.failure is not None:
-            raise raisable(event.failure)
-        return event.value
-
-    def _run_side_effect(self, event: ev.SideEffectRecorded, encode: Callable[[], bytes]) -> ev.SideEffectRecorded:
-        self.in_side_effect = True
-        try:
-            return msgspec.structs.replace(event, value=msgspec.Raw(encode()))
-        except BaseException as error:
-            # Rebuilt here as on replay, so that the code sees the same exception both times.
-            return msgspec.structs.replace(event, failure=Failure.of(error))
-        finally:
-            self.in_side_effect = False
-
-    def _refuse_in_side_effect(self, what: str) -> None:
-        if self.in_side_effect:
-            raise NotInWorkflowError(
-                f"expected a side effect to be a plain function, found one that uses {what}; "
-                "a side effect does not run again on replay, so do this before or after it"
-            )
-
-    def wait_until(self, predicate: Callable[[], object]) -> asyncio.Future[Any]:
-        """Return a future that is done once the predicate holds; predicates run when all coroutines wait."""
-        future = self.loop.create_future()
-        self._conditions.append((predicate, future))
-        return future
-
-    def uuid_hex(self) -> str:
-        return f"{self.random.getrandbits(128):032x}"
+    def _not_answered(self) -> Failure:
+        return Failure.of(UpdateNotAnswered(f"{self._label()} closed before it answered the update"))
 
     # What the loop calls (LoopHost)
-
-    def time(self) -> float:
-        return self.now.timestamp()
-
-    def start_timer_at(self, when: float, handle: DurableTimerHandle, name: str = "") -> None:
-        if when == math.inf:
-            return  # never fires, as in asyncio
-        try:
-            fire_at = (self.now + timedelta(seconds=when - self.time())).astimezone(UTC)
-        except (OverflowError, ValueError):
-            raise ValueError(
-                f"expected a delay that ends before the year 10000, found {when - self.time():g} seconds"
-            ) from None
-        self._commands.start_timer(ev.TimerStarted(command=self.next_command(), fire_at=fire_at, name=name), handle)
 
     def task_created(self, task: NumberedTask) -> None:
         self._ending.task_created(task)
@@ -334,20 +347,3 @@ class Machine:
 
     def running_tasks(self) -> list[NumberedTask]:
         return list(self._ending.tasks.values())
-
-
-def raisable(failure: Failure) -> Exception:
-    """Return the exception of a failure in a form that a future takes and that no cancellation is mistaken for."""
-    error = _acceptable(failure.rebuild())
-    if isinstance(error, Exception):
-        return error
-    return ActivityError(failure.type, failure.message, failure.format())
-
-
-def _acceptable(error: BaseException) -> BaseException:
-    """Return the exception, or one in its place that can be thrown into a coroutine and caught there."""
-    if isinstance(error, StopIteration | GeneratorExit):
-        replacement = RuntimeError(f"{type(error).__name__}: {error}")
-        replacement.__cause__ = error
-        return replacement
-    return error

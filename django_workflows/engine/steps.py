@@ -6,6 +6,8 @@ from datetime import datetime
 
 import msgspec
 
+from django_workflows.failures import Failure
+
 from .events import ClosingEvent, Event
 
 
@@ -19,7 +21,9 @@ class InstanceInfo(msgspec.Struct, frozen=True, kw_only=True):
     version: str = ""
     started_at: datetime
     parent_instance_id: str | None = None
+    attempt: int = 1  # of the workflow's retry policy
     history_length: int = 0
+    continue_as_new_suggested: bool = False
 
 
 class Step(msgspec.Struct):
@@ -27,6 +31,7 @@ class Step(msgspec.Struct):
 
     time: datetime
     events: list[Event] = []
+    rejected: list[tuple[str, Failure]] = []  # the ids of updates that were not accepted, and why
     consumed: int = 0  # how many of the offered input events the machine has seen; the rest came after the close
 
     @property

@@ -11,6 +11,7 @@ from django.db.models import F, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Coalesce, Length, Substr
 from django.utils.translation import gettext as _
 
+from django_workflows.keys import MAX_LENGTH, key_of
 from django_workflows.models import (
     ActivityTask,
     HistoryEvent,
@@ -21,7 +22,6 @@ from django_workflows.models import (
     Worker,
     WorkflowInstance,
 )
-from django_workflows.store.keys import MAX_LENGTH, key_of
 from django_workflows.store.rows import RETRY_COMMAND
 
 ROW_LIMIT = 100

@@ -35,8 +35,12 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="WorkflowUpdate",
             fields=[
-                ("id", models.BigAutoField(primary_key=True, serialize=False)),
-                ("update_id", django_workflows.models.KeyField(max_length=32, unique=True, verbose_name="update ID")),
+                (
+                    "update_id",
+                    django_workflows.models.KeyField(
+                        max_length=32, primary_key=True, serialize=False, verbose_name="update ID"
+                    ),
+                ),
                 ("chain_id", models.BigIntegerField()),
                 ("name", models.CharField(max_length=200)),
                 (
@@ -60,7 +64,7 @@ class Migration(migrations.Migration):
                 ("answered_at", models.DateTimeField(null=True)),
             ],
             options={
-                "indexes": [models.Index(fields=["chain_id", "id"], name="dwf_update_chain")],
+                "indexes": [models.Index(fields=["chain_id", "created_at"], name="dwf_update_chain")],
             },
         ),
     ]

@@ -17,7 +17,7 @@ from django_workflows.retries import RetryPolicy
 
 from .database import Database
 from .dialects.base import Row
-from .work import Address, ClaimedTask, InboxRow, LoadedInstance, OpenChain, TaskKey
+from .work import Address, ClaimedTask, InboxRow, LoadedInstance, OpenChain, StoredExecution, TaskKey
 
 POLL_LIMIT = 500
 _INBOX = InboxEvent._meta.db_table
@@ -27,6 +27,11 @@ _INSTANCE = WorkflowInstance._meta.db_table
 _TASK = ActivityTask._meta.db_table
 _HISTORY = HistoryEvent._meta.db_table
 _INBOX_COLUMNS = "i.id, i.chain_id, i.instance_id, i.type, i.data, o.open_key, o.owner_id, o.blocks"
+_EXECUTION_COLUMNS = (
+    "w.instance_id, w.execution_id, w.name, w.version, w.queue, w.attempt, w.options, w.created_at, w.root_id, "
+    "w.input, w.parent_command, p.id, p.chain_id, p.queue, p.instance_id"
+)
+_WITH_PARENT = f"LEFT JOIN {_INSTANCE} p ON p.id = w.parent_id"
 _TASK_COLUMNS = (
     "instance_id", "command", "chain_id", "name", "queue", "workflow_queue", "attempt", "crashes", "scheduled_at",
     "expires_at", "options", "input",
@@ -182,35 +187,52 @@ def load_instances(database: Database, keys: Sequence[str]) -> list[LoadedInstan
     with database.cursor() as cursor:
         cursor.execute(
             f"SELECT o.open_key, o.chain_id, o.instance_id, o.queue, o.history_length, o.crashes, o.blocks, "
-            f"w.instance_id, w.execution_id, w.name, w.version, w.created_at, w.root_id, w.input, "
-            f"w.parent_command, p.id, p.chain_id, p.queue, p.instance_id "
-            f"FROM {_OPEN} o JOIN {_INSTANCE} w ON w.id = o.instance_id "
-            f"LEFT JOIN {_INSTANCE} p ON p.id = w.parent_id WHERE o.open_key IN ({_places(keys)})",
+            f"{_EXECUTION_COLUMNS} FROM {_OPEN} o JOIN {_INSTANCE} w ON w.id = o.instance_id {_WITH_PARENT} "
+            f"WHERE o.open_key IN ({_places(keys)})",
             list(keys),
         )
         rows = cursor.fetchall()
         history = _load_history(database, cursor, [row[2] for row in rows if row[4]])
         inbox = _load_inbox(cursor, [row[1] for row in rows])
-    return [_loaded(database, row, history, inbox) for row in rows]
+    return [_loaded(database, row, history[row[2]], inbox[row[1]]) for row in rows]
+
+
+def load_execution(database: Database, instance: int) -> StoredExecution:
+    """Read one execution, open or closed, with its input and history."""
+    with database.cursor() as cursor:
+        cursor.execute(f"SELECT {_EXECUTION_COLUMNS} FROM {_INSTANCE} w {_WITH_PARENT} WHERE w.id = %s", [instance])
+        row = cursor.fetchone()
+        history = _load_history(database, cursor, [instance])
+    execution, _, _ = _execution(database, row, history[instance])
+    return execution
 
 
 def _loaded(
-    database: Database, row: Row, history: dict[int, list[tuple[datetime, str, str]]], inbox: dict[int, list[InboxRow]]
+    database: Database, row: Row, history: list[tuple[datetime, str, str]], inbox: list[InboxRow]
 ) -> LoadedInstance:
-    (key, chain, instance, queue, length, crashes, blocks, instance_id, execution_id, name, version, created, root,
-     input, parent_command, parent, parent_chain, parent_queue, parent_instance_id) = row  # fmt: skip
+    key, chain, instance, queue, length, crashes, blocks, *rest = row
+    execution, root, parent = _execution(database, rest, history)
+    opened = OpenChain(
+        open_key=key, chain=chain, instance=instance, queue=queue, history_length=length, info=execution.info,
+        parent=parent, root=root, crashes=crashes, blocks=blocks,
+    )  # fmt: skip
+    return LoadedInstance(opened, execution, inbox)
+
+
+def _execution(
+    database: Database, row: Row, history: list[tuple[datetime, str, str]]
+) -> tuple[StoredExecution, int | None, Address | None]:
+    """Return an execution, the key of its root, and where its outcome goes."""
+    (instance_id, execution_id, name, version, queue, attempt, options, created, root, input, parent_command, parent,
+     parent_chain, parent_queue, parent_instance_id) = row  # fmt: skip
     started_at = database.dialect.from_time(created)
     assert started_at is not None
     info = InstanceInfo(
         instance_id=instance_id, execution_id=execution_id, workflow=name, queue=queue, version=version,
-        started_at=started_at, parent_instance_id=parent_instance_id,
+        started_at=started_at, parent_instance_id=parent_instance_id, attempt=attempt,
     )  # fmt: skip
     address = Address(parent_chain or parent, parent, parent_queue, parent_command) if parent is not None else None
-    opened = OpenChain(
-        open_key=key, chain=chain, instance=instance, queue=queue, history_length=length, info=info, parent=address,
-        root=root, crashes=crashes, blocks=blocks,
-    )  # fmt: skip
-    return LoadedInstance(opened, input, history[instance], inbox[chain])
+    return StoredExecution(info, options, input, history), root, address
 
 
 def _load_history(

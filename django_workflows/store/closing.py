@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from django_workflows.engine.events import CancelRequested, ChildFailed, InstanceTerminated, encode_event
+from django_workflows.engine.events import (
+    CancelRequested,
+    ChildFailed,
+    InputEvent,
+    InstanceOptions,
+    InstanceTerminated,
+    ParentClose,
+    TerminateRequested,
+    encode_event,
+)
 from django_workflows.exceptions import ChildWorkflowTerminated
 from django_workflows.failures import Failure
 from django_workflows.models import HistoryEvent, InboxEvent, InstanceStatus, OpenInstance, WorkflowInstance
@@ -21,25 +30,48 @@ def close_terminated(database: Database, open_row: OpenInstance, reason: str) ->
     )  # fmt: skip
     instances.filter(pk=instance.pk).update(
         status=InstanceStatus.TERMINATED, closed_at=DatabaseNow(), history_length=sequence,
-        failure=Failure(type="django_workflows.exceptions.WorkflowTerminated", message=reason).encode().decode(),
+        failure=termination(reason).encode().decode(),
     )  # fmt: skip
     _tell_parent(database, instance, reason)
-    cancel_children(database, instance.pk, f"parent {instance.instance_id!r} was terminated")
+    close_children(database, instance.pk, f"parent {instance.instance_id!r} was terminated")
 
 
-def cancel_children(database: Database, parent_id: int, reason: str) -> None:
-    """Ask the open children of an execution to cancel."""
+def close_children(database: Database, parent_id: int, reason: str) -> None:
+    """Tell the open children of an execution that it has closed, each by its own `parent_close`."""
     children = WorkflowInstance.objects.using(database.alias).open().filter(parent_id=parent_id)
-    _insert(
-        database,
-        [
-            InboxEvent(
-                chain_id=child.chain, type="CancelRequested", queue=child.queue, created_at=DatabaseNow(),
-                data=encode_event(CancelRequested(reason)),
-            )
-            for child in children.only("id", "chain_id", "queue")
-        ],
-    )  # fmt: skip
+    rows = []
+    for child in children.only("id", "chain_id", "queue", "options"):
+        event = closing_event(InstanceOptions.decode(child.options).parent_close, reason)
+        if event is not None:
+            rows.append(
+                InboxEvent(
+                    chain_id=child.chain, type=event.type, queue=child.queue, created_at=DatabaseNow(),
+                    data=encode_event(event),
+                )
+            )  # fmt: skip
+    _insert(database, rows)
+
+
+def closing_event(policy: ParentClose, reason: str) -> InputEvent | None:
+    """Return what a child is sent when its parent closes, None for one that is left alone."""
+    match policy:
+        case "cancel":
+            return CancelRequested(reason)
+        case "terminate":
+            return TerminateRequested(reason)
+    return None
+
+
+def was_terminated(name: str, instance_id: str, reason: str) -> Failure:
+    """Return what the parent of a terminated child sees."""
+    return Failure.of(
+        ChildWorkflowTerminated(f"child {name} {instance_id!r} was terminated: {reason or 'no reason given'}")
+    )
+
+
+def termination(reason: str) -> Failure:
+    """Return what the row of a terminated instance holds."""
+    return Failure(type="django_workflows.exceptions.WorkflowTerminated", message=reason)
 
 
 def _tell_parent(database: Database, instance: WorkflowInstance, reason: str) -> None:
@@ -48,11 +80,7 @@ def _tell_parent(database: Database, instance: WorkflowInstance, reason: str) ->
     parent = WorkflowInstance.objects.using(database.alias).filter(pk=instance.parent_id).first()
     if parent is None:
         return
-    failure = Failure.of(
-        ChildWorkflowTerminated(
-            f"child {instance.name} {instance.instance_id!r} was terminated: {reason or 'no reason given'}"
-        )
-    )
+    failure = was_terminated(instance.name, instance.instance_id, reason)
     event = ChildFailed(command=instance.parent_command, failure=failure)
     _insert(
         database,

@@ -7,9 +7,12 @@ from typing import Any
 
 from django.db.models import Exists, Model, OuterRef
 
-from django_workflows.models import ActivityTask, InboxEvent, OpenInstance, Timer
+from django_workflows.engine.events import UpdateRequested, decode_event
+from django_workflows.exceptions import PayloadError, UpdateNotAnswered
+from django_workflows.failures import Failure
+from django_workflows.models import ActivityTask, InboxEvent, OpenInstance, Timer, WorkflowUpdate
 
-from .database import Database
+from .database import Database, DatabaseNow
 from .work import InboxRow
 
 _SWEEP = 500
@@ -20,6 +23,7 @@ def collect_inbox(database: Database, rows: list[InboxRow]) -> None:
 
     Safe at once: an open row is inserted in the transaction of its first inbox row, and chain ids are never reused.
     """
+    _answer_updates(database, [row.data for row in rows if row.type == "UpdateRequested"])
     _delete(database, InboxEvent, ("id",), [row.id for row in rows if row.type != "SignalReceived"])
     _park(database, [row.id for row in rows if row.type == "SignalReceived"])
 
@@ -54,8 +58,30 @@ def sweep(database: Database) -> int:
     parked = InboxEvent.objects.using(database.alias).filter(
         ~Exists(opened.filter(chain_id=OuterRef("chain_id"))), queue__isnull=True
     )
-    garbage = parked.exclude(type="SignalReceived").values_list("id", flat=True)[:_SWEEP]
-    return removed + _delete(database, InboxEvent, ("id",), garbage)
+    garbage = list(parked.exclude(type="SignalReceived").values_list("id", "type", "data")[:_SWEEP])
+    _answer_updates(database, [data for _, type_name, data in garbage if type_name == "UpdateRequested"])
+    return removed + _delete(database, InboxEvent, ("id",), [pk for pk, _, _ in garbage])
+
+
+def _answer_updates(database: Database, requests: list[str]) -> None:
+    """Fail the updates that reached their instance after it had closed."""
+    ids = [event.update_id for data in requests if (event := _decode_update(data)) is not None]
+    if ids:
+        failure = Failure.of(UpdateNotAnswered("the instance had closed before the update reached it"))
+        open_updates = WorkflowUpdate.objects.using(database.alias).filter(
+            pk__in=ids, status=WorkflowUpdate.Status.PENDING
+        )
+        open_updates.update(
+            status=WorkflowUpdate.Status.FAILED, failure=failure.encode().decode(), answered_at=DatabaseNow()
+        )
+
+
+def _decode_update(data: str) -> UpdateRequested | None:
+    try:
+        event = decode_event("UpdateRequested", data)
+    except PayloadError:
+        return None
+    return event if isinstance(event, UpdateRequested) else None
 
 
 def _delete(database: Database, model: type[Model], key: tuple[str, ...], keys: Iterable[Any]) -> int:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
-from django_workflows.engine.events import CancelRequested, InputEvent, SignalReceived, encode_event
+from django_workflows.engine.events import CancelRequested, InputEvent, SignalReceived, UpdateRequested, encode_event
 from django_workflows.exceptions import InstanceNotFound, InstanceNotRunning
-from django_workflows.models import InboxEvent, OpenInstance, WorkflowInstance
+from django_workflows.keys import key_of
+from django_workflows.models import InboxEvent, OpenInstance, WorkflowInstance, WorkflowUpdate
 
 from . import closing
 from .database import Database, DatabaseNow
-from .keys import key_of
 
 
 def find_instance(database: Database, instance_id: str, execution_id: str | None) -> WorkflowInstance:
@@ -28,6 +28,18 @@ def find_instance(database: Database, instance_id: str, execution_id: str | None
 def signal(database: Database, instance_id: str, execution_id: str | None, name: str, value: bytes) -> None:
     """Insert a signal for the open execution; raises InstanceNotFound or InstanceNotRunning."""
     _send(database, instance_id, execution_id, SignalReceived(name, msgspec.Raw(value)))
+
+
+def update(
+    database: Database, instance_id: str, execution_id: str | None, update_id: str, name: str, input: bytes
+) -> None:
+    """Insert an update and its request for the open execution; raises InstanceNotFound or InstanceNotRunning."""
+    open_row = _open_row(database, instance_id, execution_id)
+    WorkflowUpdate.objects.using(database.alias).create(
+        update_id=update_id, chain_id=open_row.chain_id, name=name, input=input.decode(), created_at=DatabaseNow()
+    )
+    event = UpdateRequested(update_id, name, msgspec.Raw(input))
+    _insert(database, open_row, event, bound=execution_id is not None)
 
 
 def cancel(database: Database, instance_id: str, execution_id: str | None, reason: str) -> None:
@@ -54,10 +66,14 @@ def terminate(database: Database, instance_id: str, execution_id: str | None, re
 
 def _send(database: Database, instance_id: str, execution_id: str | None, event: InputEvent) -> None:
     open_row = _open_row(database, instance_id, execution_id)
+    _insert(database, open_row, event, bound=execution_id is not None)
+
+
+def _insert(database: Database, open_row: OpenInstance, event: InputEvent, *, bound: bool) -> None:
     InboxEvent.objects.using(database.alias).create(
         chain_id=open_row.chain_id,
         # Addressed to the chain: a message for "the order" reaches the next execution after continue-as-new.
-        instance_id=open_row.instance_id if execution_id is not None else None,
+        instance_id=open_row.instance_id if bound else None,
         type=event.type,
         data=encode_event(event),
         queue=open_row.queue,

@@ -11,12 +11,14 @@ from django.db.backends.utils import CursorWrapper
 from django_workflows.engine import events as ev
 from django_workflows.exceptions import WorkflowCancelled
 from django_workflows.failures import Failure
-from django_workflows.models import InstanceStatus, OpenInstance, WorkflowInstance
+from django_workflows.models import InstanceStatus
 
+from .answers import Answers
+from .closing import termination, was_terminated
 from .database import Database
 from .dialects.base import Row
-from .keys import key_of
-from .starting import fetch_missing_ids
+from .executions import NewExecutions
+from .mail import Mail
 from .work import InstanceStep, OpenChain, TaskKey
 
 _encode = msgspec.json.Encoder().encode
@@ -26,6 +28,7 @@ _CLOSED_AS: dict[type[ev.Event], InstanceStatus] = {
     ev.InstanceFailed: InstanceStatus.FAILED,
     ev.InstanceCancelled: InstanceStatus.CANCELLED,
     ev.InstanceContinuedAsNew: InstanceStatus.CONTINUED_AS_NEW,
+    ev.InstanceTerminated: InstanceStatus.TERMINATED,
 }
 RETRY_COMMAND = 0  # the timer command of a blocked instance's next try
 
@@ -34,8 +37,6 @@ class StepRows:
     """Collects the rows of all steps of a turn, one list per statement."""
 
     def __init__(self, database: Database, cursor: CursorWrapper, worker_id: int) -> None:
-        self.database = database
-        self.cursor = cursor
         self.worker_id = worker_id
         self.to_time = database.dialect.to_time
         self.history: list[Row] = []
@@ -43,6 +44,7 @@ class StepRows:
         self.open_deletes: list[str] = []
         self.instance_updates: list[Row] = []
         self.status_updates: list[Row] = []
+        self.attributes: dict[int, list[msgspec.Raw]] = {}
         self.tasks: list[Row] = []
         self.task_deletes: list[TaskKey] = []
         self.own_task_deletes: list[TaskKey] = []
@@ -50,9 +52,9 @@ class StepRows:
         self.timer_deletes: list[TaskKey] = []
         self.inbox: list[Row] = []
         self.inbox_deletes: list[int] = []
-        self._children: list[tuple[InstanceStep, ev.ChildScheduled]] = []
-        self._cancelled_children: list[TaskKey] = []
-        self._continued: list[tuple[InstanceStep, ev.InstanceContinuedAsNew]] = []
+        self.executions = NewExecutions(database)
+        self.mail = Mail(database, cursor)
+        self.answers = Answers(self.to_time)
 
     def add(self, step: InstanceStep) -> None:
         chain = step.chain
@@ -69,6 +71,7 @@ class StepRows:
             sequence += 1
             self.history.append((chain.instance, sequence, event.type, time, ev.encode_event(event)))
         self._add_decisions(step)
+        self.answers.add(step.step)
         if chain.blocks and step.step.closing is None:
             self.status_updates.append((chain.instance, InstanceStatus.RUNNING.value, None))
         if step.step.closing is None:
@@ -76,6 +79,17 @@ class StepRows:
             self.open_updates.append((chain.open_key, chain.instance, owner, sequence, 0, 0))
         else:
             self._add_closing(step, step.step.closing, sequence)
+
+    def finish(self) -> None:
+        """Insert the executions that the steps start, and find out where messages go."""
+        self.open_updates += self.executions.insert()
+        for chain, instance, queue, event, time in self.executions.started:
+            self._send(chain, instance, queue, event, self.to_time(time))
+
+    def deliver(self) -> None:
+        """Address the messages between instances; those that closed in this turn get none."""
+        for chain, instance, queue, event, time in self.mail.deliver():
+            self._send(chain, instance, queue, event, self.to_time(time))
 
     def _add_blocked(self, step: InstanceStep) -> None:
         assert step.blocked is not None and step.retry_at is not None
@@ -86,51 +100,68 @@ class StepRows:
         self.timers.append((chain.instance, RETRY_COMMAND, chain.chain, retry_at, retry_at))
         self.open_updates.append((chain.open_key, chain.instance, None, chain.history_length, 0, chain.blocks + 1))
 
+    # Decisions
+
     def _add_decisions(self, step: InstanceStep) -> None:
-        """Write what the step decided, leaving out what it also took back."""
+        """Write what the step decided, leaving out the activities and timers that it also took back."""
         chain, closing = step.chain, step.step.closing is not None
         taken_back = {
-            event.command
-            for event in step.step.events
-            if isinstance(event, ev.ActivityCancelled | ev.TimerCancelled | ev.ChildCancelRequested)
+            event.command for event in step.step.events if isinstance(event, ev.ActivityCancelled | ev.TimerCancelled)
         }
         created: set[int] = set()
         for event in step.step.events:
             match event:
-                case ev.ActivityScheduled() | ev.TimerStarted() | ev.ChildScheduled():
+                case ev.ActivityScheduled() | ev.TimerStarted():
                     created.add(event.command)
                     if event.command not in taken_back and not closing:
                         self._add_created(step, event)
+                case ev.ChildScheduled():
+                    created.add(event.command)
+                    self._add_child(step, event, closing=closing)
                 case ev.TimerFired():
                     if event.command not in created:
                         self.timer_deletes.append(TaskKey(chain.instance, event.command))
-                case ev.ActivityCancelled() | ev.TimerCancelled() | ev.ChildCancelRequested():
+                case ev.ActivityCancelled() | ev.TimerCancelled():
                     if event.command not in created:
-                        self._add_cancelled(chain, event)
-        for event in step.abandoned:
-            if isinstance(event, ev.CommandEvent) and event.command not in created:
-                self._add_cancelled(chain, event)
+                        self._add_cancelled(step, event)
+                case ev.ChildCancelRequested():
+                    policy: ev.ParentClose = "terminate" if event.terminate else "cancel"
+                    self.mail.tell_child(step, event.command, policy, "its parent cancelled it")
+                case ev.MessageCommand():
+                    self.mail.post(step, event)
+                case ev.AttributesSet():
+                    self.attributes.setdefault(chain.instance, []).append(event.attributes)
+        for left in step.abandoned:
+            if left.command not in created:
+                self._add_cancelled(step, left)
 
-    def _add_created(self, step: InstanceStep, event: ev.CommandEvent) -> None:
+    def _add_created(self, step: InstanceStep, event: ev.ActivityScheduled | ev.TimerStarted) -> None:
         chain = step.chain
-        match event:
-            case ev.ActivityScheduled():
-                self.tasks.append(self._task_row(step, event))
-            case ev.TimerStarted():
-                fire_at = self.to_time(event.fire_at)
-                self.timers.append((chain.instance, event.command, chain.chain, fire_at, fire_at))
-            case ev.ChildScheduled():
-                self._children.append((step, event))
+        if isinstance(event, ev.ActivityScheduled):
+            self.tasks.append(self._task_row(step, event))
+        else:
+            fire_at = self.to_time(event.fire_at)
+            self.timers.append((chain.instance, event.command, chain.chain, fire_at, fire_at))
 
-    def _add_cancelled(self, chain: OpenChain, event: ev.CommandEvent) -> None:
-        key = TaskKey(chain.instance, event.command)
+    def _add_child(self, step: InstanceStep, event: ev.ChildScheduled, *, closing: bool) -> None:
+        """Start a child with the step, or order its start; a parent that closes at once leaves only abandoned ones."""
+        if closing and event.options.parent_close != "abandon":
+            return
+        if event.chosen_id:
+            chain = step.chain
+            self._send(chain.chain, chain.instance, chain.queue, event, self.to_time(step.step.time))
+        else:
+            self.executions.add_child(step, event)
+
+    def _add_cancelled(self, step: InstanceStep, event: ev.CommandEvent) -> None:
+        key = TaskKey(step.chain.instance, event.command)
         match event:
             case ev.ActivityCancelled() | ev.ActivityScheduled():
                 self.task_deletes.append(key)
             case ev.TimerCancelled() | ev.TimerStarted():
                 self.timer_deletes.append(key)
-            case ev.ChildCancelRequested() | ev.ChildScheduled():
-                self._cancelled_children.append(key)
+            case ev.ChildScheduled():
+                self.mail.tell_child(step, event.command, event.options.parent_close, "its parent closed")
 
     def _task_row(self, step: InstanceStep, event: ev.ActivityScheduled) -> Row:
         chain, now = step.chain, step.step.time
@@ -146,91 +177,49 @@ class StepRows:
             _encode(event.options).decode(), bytes(event.input).decode(),
         )  # fmt: skip
 
+    # Closing
+
     def _add_closing(self, step: InstanceStep, event: ev.ClosingEvent, length: int) -> None:
         chain = step.chain
         result = bytes(event.result).decode() if isinstance(event, ev.InstanceCompleted) else None
-        failure = event.failure.encode().decode() if isinstance(event, ev.InstanceFailed) else None
+        failure = _failure_of(event)
         self.instance_updates.append(
-            (chain.instance, _CLOSED_AS[type(event)].value, result, failure, length, self.to_time(step.step.time))
-        )
-        if isinstance(event, ev.InstanceContinuedAsNew):
-            self._continued.append((step, event))
+            (
+                chain.instance, _CLOSED_AS[type(event)].value, result, failure.encode().decode() if failure else None,
+                length, self.to_time(step.step.time),
+            )
+        )  # fmt: skip
+        if self.executions.add_next(step, event):
             return
         self.open_deletes.append(chain.open_key)
         if chain.parent is not None:
-            self._tell_parent(step, event)
+            parent = chain.parent
+            outcome = _outcome(chain, parent.command, event)
+            self._send(parent.chain, parent.instance, parent.queue, outcome, self.to_time(step.step.time))
 
-    def _tell_parent(self, step: InstanceStep, event: ev.ClosingEvent) -> None:
-        parent = step.chain.parent
-        assert parent is not None
-        outcome: ev.ResultEvent
-        match event:
-            case ev.InstanceCompleted():
-                outcome = ev.ChildCompleted(parent.command, event.result)
-            case ev.InstanceFailed():
-                outcome = ev.ChildFailed(command=parent.command, failure=event.failure)
-            case _:
-                info = step.chain.info
-                error = WorkflowCancelled(f"child {info.workflow} {info.instance_id!r} was cancelled")
-                outcome = ev.ChildFailed(command=parent.command, failure=Failure.of(error))
-        self._send(parent.chain, parent.instance, parent.queue, outcome, self.to_time(step.step.time))
-
-    def _send(self, chain: int, instance: int | None, queue: str, event: ev.InputEvent, time: Any) -> None:
+    def _send(self, chain: int, instance: int | None, queue: str, event: ev.Event, time: Any) -> None:
         self.inbox.append((chain, instance, event.type, ev.encode_event(event), queue, time))
 
-    # New executions: children, and continued ones
 
-    def create_instances(self) -> None:
-        """Insert the executions that the steps start; their ids are needed before other rows can name them."""
-        rows = [self._child_row(step, event) for step, event in self._children]
-        rows += [self._continued_row(step, event) for step, event in self._continued]
-        if not rows:
-            return
-        WorkflowInstance.objects.using(self.database.alias).bulk_create(rows, batch_size=500)
-        fetch_missing_ids(self.database, rows)
-        children, continued = rows[: len(self._children)], rows[len(self._children) :]
-        opened = [
-            OpenInstance(open_key=row.instance_key, chain_id=row.pk, instance_id=row.pk, queue=row.queue)
-            for row in children
-        ]
-        OpenInstance.objects.using(self.database.alias).bulk_create(opened, batch_size=500)
-        for row, (step, _) in zip(children, self._children, strict=True):
-            self._send(row.pk, row.pk, row.queue, ev.InstanceStarted(), self.to_time(step.step.time))
-        for row, (step, event) in zip(continued, self._continued, strict=True):
-            chain = step.chain
-            # Unowned, so that the next execution is claimed and loaded like any other.
-            self.open_updates.append((chain.open_key, row.pk, None, 0, 0, 0))
-            started = ev.InstanceStarted(signals=event.signals)
-            self._send(chain.chain, row.pk, chain.queue, started, self.to_time(step.step.time))
+def _failure_of(event: ev.ClosingEvent) -> Failure | None:
+    match event:
+        case ev.InstanceFailed():
+            return event.failure
+        case ev.InstanceTerminated():
+            return termination(event.reason)
+    return None
 
-    def _child_row(self, step: InstanceStep, event: ev.ChildScheduled) -> WorkflowInstance:
-        chain = step.chain
-        return WorkflowInstance(
-            instance_id=event.instance_id, instance_key=key_of(event.instance_id), execution_id=event.execution_id,
-            name=event.name, version=event.version, queue=event.queue, input=bytes(event.input).decode(),
-            parent_id=chain.instance, parent_command=event.command, root_id=chain.root or chain.instance,
-            created_at=step.step.time,
-        )  # fmt: skip
 
-    def _continued_row(self, step: InstanceStep, event: ev.InstanceContinuedAsNew) -> WorkflowInstance:
-        chain, info = step.chain, step.chain.info
-        previous = WorkflowInstance.objects.using(self.database.alias).get(pk=chain.instance)
-        return WorkflowInstance(
-            instance_id=info.instance_id, instance_key=chain.open_key, execution_id=event.execution_id,
-            chain_id=chain.chain, name=info.workflow, version=event.version, queue=chain.queue,
-            input=bytes(event.input).decode(), parent_id=previous.parent_id, parent_command=previous.parent_command,
-            root_id=previous.root_id, subject_type_id=previous.subject_type_id, subject_pk=previous.subject_pk,
-            attributes=previous.attributes, created_at=step.step.time,
-        )  # fmt: skip
-
-    def address_children(self) -> None:
-        """Turn cancelled child commands into inbox rows of the open children behind them."""
-        if not self._cancelled_children:
-            return
-        parents = {key.instance for key in self._cancelled_children}
-        children = WorkflowInstance.objects.using(self.database.alias).open().filter(parent_id__in=parents)
-        wanted = set(self._cancelled_children)
-        now = self.to_time(self.database.dialect.now(self.cursor))
-        for child in children.only("id", "chain_id", "queue", "parent_id", "parent_command"):
-            if (child.parent_id, child.parent_command) in wanted:
-                self._send(child.chain, None, child.queue, ev.CancelRequested("cancelled by its parent"), now)
+def _outcome(chain: OpenChain, command: int, event: ev.ClosingEvent) -> ev.ResultEvent:
+    """Return what the parent is told."""
+    info = chain.info
+    match event:
+        case ev.InstanceCompleted():
+            return ev.ChildCompleted(command, event.result)
+        case ev.InstanceFailed():
+            failure = event.failure
+        case ev.InstanceTerminated():
+            failure = was_terminated(info.workflow, info.instance_id, event.reason)
+        case _:
+            failure = Failure.of(WorkflowCancelled(f"child {info.workflow} {info.instance_id!r} was cancelled"))
+    return ev.ChildFailed(command=command, failure=failure)

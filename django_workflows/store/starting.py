@@ -7,17 +7,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.apps import apps
+from django.contrib.contenttypes.models import ContentType
 from django.db import IntegrityError, OperationalError, transaction
 
-from django_workflows.engine.events import InstanceStarted, encode_event
+from django_workflows.conf import get_settings
+from django_workflows.engine.events import InstanceOptions, InstanceStarted, encode_event
 from django_workflows.exceptions import InstanceAlreadyExists
+from django_workflows.keys import key_of
 from django_workflows.models import InboxEvent, InstanceStatus, OpenInstance, WorkflowInstance
 
 from . import closing
 from .database import Database, DatabaseNow
-from .keys import key_of
 
-_STARTED = encode_event(InstanceStarted())
 _BATCH = 500
 _TRIES = 5
 
@@ -31,9 +33,9 @@ class NewInstance:
     input: str
     instance_id: str | None = None  # None: one of our own making
     version: str = ""
-    subject_type_id: int | None = None
-    subject_pk: str = ""
+    subject: tuple[str, str] | None = None  # model label and primary key
     attributes: dict[str, Any] = field(default_factory=dict)
+    options: InstanceOptions = field(default_factory=InstanceOptions)
 
     def as_row(self) -> WorkflowInstance:
         execution_id = uuid.uuid4().hex
@@ -46,12 +48,25 @@ class NewInstance:
             version=self.version,
             queue=self.queue,
             input=self.input,
-            subject_type_id=self.subject_type_id,
-            subject_pk=self.subject_pk,
             attributes=self.attributes,
+            options=self.options.encode(),
+            **subject_columns(self.subject),
             # The database's clock: workers time the first step by it.
             created_at=DatabaseNow(),
         )
+
+
+def subject_columns(subject: tuple[str, str] | None) -> dict[str, Any]:
+    """Return the columns that link an instance to a model object."""
+    if subject is None:
+        return {}
+    label, pk = subject
+    return {"subject_type_id": ContentType.objects.get_for_model(apps.get_model(label)).pk, "subject_pk": pk}
+
+
+def started_event(**fields: Any) -> InstanceStarted:
+    """Return the first event of an execution."""
+    return InstanceStarted(suggest_at=get_settings().history_warning, **fields)
 
 
 def start(database: Database, new: NewInstance, on_conflict: str) -> WorkflowInstance:
@@ -65,7 +80,7 @@ def start(database: Database, new: NewInstance, on_conflict: str) -> WorkflowIns
         return row
     if on_conflict == "use_existing":
         return existing
-    raise _already_open(row, "pass on_conflict='use_existing' or 'terminate_existing' to using() to change that")
+    raise already_open(row, "pass on_conflict='use_existing' or 'terminate_existing' to using() to change that")
 
 
 def _start_or_find(
@@ -78,18 +93,18 @@ def _start_or_find(
         row = new.as_row()
         try:
             with database.atomic():
-                return row, _insert_or_find(database, new, row, on_conflict)
+                return row, insert_or_find(database, row, on_conflict, is_new_id=new.instance_id is None)
         except OperationalError as error:
             tries -= 1
             if not tries or not database.dialect.is_deadlock(error):
                 raise
 
 
-def _insert_or_find(
-    database: Database, new: NewInstance, row: WorkflowInstance, on_conflict: str
+def insert_or_find(
+    database: Database, row: WorkflowInstance, on_conflict: str, *, is_new_id: bool = False
 ) -> WorkflowInstance | None:
     """Insert the instance; return the open one that was left in its place, None without one."""
-    if new.instance_id is not None and on_conflict != "terminate_existing":
+    if not is_new_id and on_conflict != "terminate_existing":
         existing = _find_open(database, row.instance_key)
         if existing is not None:
             return existing
@@ -104,6 +119,20 @@ def _insert_or_find(
             return winner
     _inbox([row], database)
     return None
+
+
+def start_and_hold(database: Database, new: NewInstance) -> WorkflowInstance:
+    """Start an instance or return the open one, which cannot close before the caller's transaction ends.
+
+    Holds the open row like a termination does: steps of this instance wait that long, no other's do.
+    """
+    while True:
+        row, existing = _start_or_find(database, new, "use_existing")
+        if existing is None:
+            return row
+        opened = OpenInstance.objects.using(database.alias).select_for_update().filter(pk=existing.instance_key).first()
+        if opened is not None:
+            return WorkflowInstance.objects.using(database.alias).get(pk=opened.instance_id)
 
 
 def start_many(database: Database, news: Sequence[NewInstance]) -> list[WorkflowInstance]:
@@ -135,7 +164,7 @@ def _refuse_open(database: Database, rows: list[WorkflowInstance]) -> None:
         page = OpenInstance.objects.using(database.alias).filter(pk__in=keys[start : start + _BATCH])
         taken = page.values_list("pk", flat=True).first()
         if taken is not None:
-            raise _already_open(by_key[taken], "nothing was started")
+            raise already_open(by_key[taken], "nothing was started")
 
 
 def fetch_missing_ids(database: Database, rows: list[WorkflowInstance]) -> None:
@@ -153,10 +182,11 @@ def _open_row(row: WorkflowInstance) -> OpenInstance:
 
 
 def _inbox(rows: Iterable[WorkflowInstance], database: Database) -> None:
+    started = encode_event(started_event())
     InboxEvent.objects.using(database.alias).bulk_create(
         (
             InboxEvent(
-                chain_id=row.chain, instance_id=row.pk, type="InstanceStarted", data=_STARTED, queue=row.queue,
+                chain_id=row.chain, instance_id=row.pk, type="InstanceStarted", data=started, queue=row.queue,
                 created_at=DatabaseNow(),
             )
             for row in rows
@@ -202,7 +232,8 @@ def _replace_open(database: Database, row: WorkflowInstance) -> bool:
     return True
 
 
-def _already_open(row: WorkflowInstance, advice: str) -> InstanceAlreadyExists:
+def already_open(row: WorkflowInstance, advice: str) -> InstanceAlreadyExists:
+    """Return the error for an instance_id that is taken."""
     return InstanceAlreadyExists(
         f"expected no open instance with the id {row.instance_id!r}, found one ({InstanceStatus.RUNNING.label} or "
         f"{InstanceStatus.BLOCKED.label}); {advice}"

@@ -6,11 +6,22 @@ here waits for a lock that an application's transaction can hold.
 
 from __future__ import annotations
 
+import msgspec
 from django.db.backends.utils import CursorWrapper
 
-from django_workflows.models import ActivityTask, HistoryEvent, InboxEvent, OpenInstance, Timer, WorkflowInstance
+from django_workflows.engine.events import AttributesSet
+from django_workflows.models import (
+    ActivityTask,
+    HistoryEvent,
+    InboxEvent,
+    OpenInstance,
+    Timer,
+    WorkflowInstance,
+    WorkflowUpdate,
+)
 
 from . import claims
+from .answers import COLUMNS as _ANSWER
 from .database import Database
 from .dialects.base import Row
 from .rows import StepRows
@@ -122,13 +133,19 @@ def _lock_closing(
     database: Database, cursor: CursorWrapper, steps: list[InstanceStep], result: TurnResult
 ) -> list[InstanceStep]:
     """Lock the wide rows that will change; an application may hold one through a foreign key of its own."""
-    writing = {step.chain.instance for step in steps if step.step.closing or step.blocked or step.chain.blocks}
+    writing = {step.chain.instance for step in steps if _writes_instance(step)}
     if not writing:
         return steps
     rows = database.dialect.select(cursor, WorkflowInstance, ("id",), ("id",), list(writing), lock="skip")
     skipped = writing - {row[0] for row in rows}
     result.busy += [step for step in steps if step.chain.instance in skipped]
     return [step for step in steps if step.chain.instance not in skipped]
+
+
+def _writes_instance(step: InstanceStep) -> bool:
+    if step.step.closing or step.blocked or step.chain.blocks:
+        return True
+    return any(isinstance(event, AttributesSet) for event in step.step.events)
 
 
 def _release(database: Database, cursor: CursorWrapper, chains: list[OpenChain]) -> None:
@@ -147,15 +164,19 @@ def _write_steps(database: Database, cursor: CursorWrapper, worker_id: int, step
     rows = StepRows(database, cursor, worker_id)
     for step in steps:
         rows.add(step)
-    rows.create_instances()
-    rows.address_children()
+    rows.finish()
     _insert(database, cursor, HistoryEvent, _HISTORY, rows.history)
     if rows.open_updates:
         dialect.update(cursor, OpenInstance, ("open_key",), _OPEN, rows.open_updates)
     if rows.open_deletes:
         dialect.delete(cursor, OpenInstance, ("open_key",), rows.open_deletes)
+    rows.deliver()  # now that it is known who is open
     if rows.instance_updates:
         dialect.update(cursor, WorkflowInstance, ("id",), _INSTANCE, rows.instance_updates)
+    if rows.attributes:
+        _merge_attributes(database, cursor, rows.attributes)
+    if answers := rows.answers.rows():
+        dialect.update(cursor, WorkflowUpdate, ("update_id",), _ANSWER, answers)
     if rows.status_updates:
         dialect.update(cursor, WorkflowInstance, ("id",), _BLOCKED, rows.status_updates)
     _insert(database, cursor, ActivityTask, _TASK, rows.tasks)
@@ -174,6 +195,17 @@ def _write_steps(database: Database, cursor: CursorWrapper, worker_id: int, step
     unblocked = {s.chain.chain: s.chain.queue for s in steps if s.chain.blocks and s.blocked is None}
     if unblocked:
         _unpark(database, cursor, unblocked)
+
+
+def _merge_attributes(database: Database, cursor: CursorWrapper, changes: dict[int, list[msgspec.Raw]]) -> None:
+    """Set attributes of instances whose rows are locked."""
+    rows = WorkflowInstance.objects.using(database.alias).filter(pk__in=changes)
+    merged: list[Row] = []
+    for pk, attributes in rows.values_list("pk", "attributes"):
+        for change in changes[pk]:
+            attributes.update(msgspec.json.decode(change))
+        merged.append((pk, database.dialect.to_json(msgspec.json.encode(attributes).decode())))
+    database.dialect.update(cursor, WorkflowInstance, ("id",), ("attributes",), merged)
 
 
 def _unpark(database: Database, cursor: CursorWrapper, queues: dict[int, str]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from django_workflows.engine.events import Event, ResultEvent
+from django_workflows.engine.events import CommandEvent, ResultEvent
 from django_workflows.engine.steps import InstanceInfo, Step
 from django_workflows.failures import Failure
 
@@ -57,12 +57,21 @@ class InboxRow(NamedTuple):
 
 
 @dataclass
+class StoredExecution:
+    """All that is stored of one execution, open or closed, for replaying it."""
+
+    info: InstanceInfo
+    options: str
+    input: str
+    history: list[tuple[datetime, str, str]]
+
+
+@dataclass
 class LoadedInstance:
     """A claimed instance with all that is stored for it."""
 
     chain: OpenChain
-    input: str
-    history: list[tuple[datetime, str, str]]
+    execution: StoredExecution
     inbox: list[InboxRow]
 
 
@@ -94,7 +103,7 @@ class InstanceStep:
     step: Step
     consumed: list[int] = field(default_factory=list)  # inbox rows
     finished: list[int] = field(default_factory=list)  # commands of tasks leased to this worker that are done
-    abandoned: list[Event] = field(default_factory=list)  # commands that a close leaves without an outcome
+    abandoned: list[CommandEvent] = field(default_factory=list)  # commands that a close leaves without an outcome
     eager: set[int] = field(default_factory=set)  # commands of activities that this worker runs itself
     release: bool = False  # give up ownership with this commit
     blocked: Failure | None = None

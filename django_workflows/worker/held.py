@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 
-from django_workflows.engine.events import InputEvent
+from django_workflows.engine.events import ChildScheduled, InputEvent
 from django_workflows.engine.machine import Machine
 from django_workflows.store.work import ClaimedTask, InstanceStep, OpenChain
 
@@ -29,6 +29,8 @@ class Held:
     inputs: list[Input] = field(default_factory=list)
     stepped: list[Input] = field(default_factory=list)  # the inputs of the uncommitted step
     seen: set[int] = field(default_factory=set)  # inbox rows that are taken in and not yet deleted
+    orders: dict[int, ChildScheduled] = field(default_factory=dict)  # inbox rows that order the start of a child
+    orders_not_before: float = 0.0  # when to try again to carry them out
     uncommitted: InstanceStep | None = None  # stepped, but its rows were locked by somebody
     not_before: float = 0.0  # when to offer the uncommitted step again
 
@@ -37,13 +39,19 @@ class Held:
             self.seen.add(row_id)
             self.inputs.append(Input(event, inbox=row_id))
 
+    @property
+    def due(self) -> float:
+        """The monotonic time of the next thing to do, where `is_idle` is false."""
+        orders = [self.orders_not_before] if self.orders else []
+        return min([*orders, self.not_before] if self.inputs or self.uncommitted is not None else orders)
+
     def unread_results(self) -> list[Input]:
         """Return the results of this worker's own activities that no commit has consumed."""
         return [entry for entry in (*self.stepped, *self.inputs) if entry.task is not None]
 
     @property
     def is_idle(self) -> bool:
-        return not self.inputs and self.uncommitted is None
+        return not self.inputs and not self.orders and self.uncommitted is None
 
 
 class StickyCache:

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django_workflows import registry
+from django_workflows.conf import get_settings
 from django_workflows.engine import events as ev
 from django_workflows.engine.steps import Step
 from django_workflows.failures import Failure
-from django_workflows.store import claims
+from django_workflows.store import children, claims
 from django_workflows.store.database import Database
 from django_workflows.store.work import (
     ClaimedTask,
@@ -77,6 +78,8 @@ class TurnLoop:
             self.attempts = Attempts(database, clock, worker_id, set(queues), pool, mailbox.put)
         self.statistics = Statistics()
         self.draining = False
+        settings = get_settings()
+        self._history_warning, self._history_limit = settings.history_warning, settings.history_limit
         self._timers = TimerHeap()
         self._ready: dict[int, Held] = {}  # held instances with inputs or an uncommitted step
         self._results: list[AttemptResult] = []
@@ -111,7 +114,7 @@ class TurnLoop:
             deadlines.append(time.monotonic() + self._timers.next_due - self.clock.time())
         if self.attempts is not None and (deadline := self.attempts.pool.next_deadline()) is not None:
             deadlines.append(deadline)
-        deadlines += [held.not_before for held in self._ready.values()]
+        deadlines += [held.due for held in self._ready.values()]
         while (left := min(deadlines) - time.monotonic()) > 0:
             try:
                 interval = self.listener.interval
@@ -150,6 +153,7 @@ class TurnLoop:
         for result in results:
             self._take_result(batch, result)
         self._fire_timers()
+        self._start_children()
         if time.monotonic() >= self.finder.due and not self.draining:
             self._take_findings(batch, self.finder.poll())
 
@@ -201,6 +205,19 @@ class TurnLoop:
                 held.inputs.append(Input(ev.TimerFired(key.command)))
                 self._mark(held)
 
+    def _start_children(self) -> None:
+        """Carry out the orders to start children with chosen ids; one whose id somebody holds is tried again."""
+        for held in [held for held in self._ready.values() if held.orders]:
+            if held.orders_not_before > time.monotonic():
+                continue
+            for order, event in list(held.orders.items()):
+                if children.start_child(self.database, held.chain, order, event):
+                    del held.orders[order]
+                    self.finder.hint()  # the outcome is in the inbox
+                else:
+                    held.orders_not_before = time.monotonic() + _BUSY_PAUSE
+            self._mark(held)
+
     def _mark(self, held: Held) -> None:
         """Keep the list of instances that have something to do."""
         if held.is_idle:
@@ -216,7 +233,7 @@ class TurnLoop:
         if self.attempts is not None:
             self.attempts.begin_turn()
         for held in self._ready.values():
-            if held.uncommitted is None:
+            if held.uncommitted is None and held.inputs:
                 try:
                     held.uncommitted = self._step_one(held, now)
                 except Exception as error:
@@ -238,15 +255,24 @@ class TurnLoop:
             consumed=[entry.inbox for entry in held.stepped if entry.inbox is not None],
             finished=[entry.task.key.command for entry in held.stepped if entry.task is not None],
         )
+        self._warn_of_length(held.chain, len(recorded.events))
         if recorded.closing is not None:
             assert held.machine is not None
             step.abandoned = list(held.machine.open_commands())
         else:
-            step.release = self.cache.size == 0 and not held.inputs
+            step.release = self.cache.size == 0 and not held.inputs and not held.orders
             if self.attempts is not None and not self.draining:
                 self.attempts.choose_eager(step)
         self.statistics.steps += 1
         return step
+
+    def _warn_of_length(self, chain: OpenChain, added: int) -> None:
+        if chain.history_length < self._history_warning <= chain.history_length + added:
+            logger.warning(
+                "%s %r has a history of %s events and fails at %s (HISTORY_LIMIT); let it continue as new, see "
+                "info().continue_as_new_suggested",
+                chain.info.workflow, chain.info.instance_id, chain.history_length + added, self._history_limit,
+            )  # fmt: skip
 
     def _block(self, held: Held, error: BaseException) -> None:
         chain = held.chain

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine
 from datetime import datetime
-from typing import Any
 
-from django.core.exceptions import SynchronousOnlyOperation
-
-from django_workflows import registry
 from django_workflows.conf import get_settings
-from django_workflows.engine.events import InputEvent, decode_event
-from django_workflows.engine.machine import Entry, Machine
-from django_workflows.engine.steps import InstanceInfo, Step
-from django_workflows.exceptions import NotAllowedInWorkflowError, PayloadError, UnknownWorkflowError, WorkflowsError
-from django_workflows.registry import WorkflowDefinition
+from django_workflows.engine.events import ChildScheduled, InputEvent, decode_event
+from django_workflows.engine.steps import Step
+from django_workflows.exceptions import PayloadError, WorkflowsError
+from django_workflows.replayer import new_machine
 from django_workflows.store.work import InboxRow, LoadedInstance
 
 from .guards import StepWatch
@@ -40,44 +34,12 @@ def build(loaded: LoadedInstance, watch: StepWatch) -> Held:
             f"the last {chain.crashes - 1} claims of this instance ended with their worker (CRASH_LIMIT is {limit}); "
             "look into the workers' logs for what it does to them"
         )
-    machine = new_machine(chain.info, loaded.input)
-    history = [(time, decode_event(type_name, data)) for time, type_name, data in loaded.history]
+    machine = new_machine(loaded.execution)
+    history = [(time, decode_event(type_name, data)) for time, type_name, data in loaded.execution.history]
     watch.call(f"replay of {chain.info.workflow} {chain.info.instance_id!r}", lambda: machine.replay(history))
     held = Held(chain, machine)
     take_inbox(held, loaded.inbox)
     return held
-
-
-def new_machine(info: InstanceInfo, input: str) -> Machine:
-    """Return a machine that has seen nothing yet; raises UnknownWorkflowError."""
-    definition = registry.workflows.get(info.workflow)
-    if definition is None:
-        raise UnknownWorkflowError(
-            f"no workflow is registered as {info.workflow!r} on this worker; was it renamed, or is its app missing "
-            "from INSTALLED_APPS here?"
-        )
-    limit = get_settings().max_payload_bytes
-    return Machine(info, _entry(definition, input, limit), default_location=definition.location, payload_limit=limit)
-
-
-def _entry(definition: WorkflowDefinition, input: str, limit: int) -> Entry:
-    def enter() -> Coroutine[Any, Any, bytes]:
-        # Decoded before the coroutine exists: an input that does not fit blocks the instance, it does not fail it.
-        args, kwargs = definition.signature.decode_arguments(input)
-        return _main(definition.function, args, kwargs, lambda value: definition.signature.encode_result(value, limit))
-
-    return enter
-
-
-async def _main(
-    function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any], encode: Callable[[Any], bytes]
-) -> bytes:
-    try:
-        return encode(await function(*args, **kwargs))
-    except SynchronousOnlyOperation as error:
-        raise NotAllowedInWorkflowError(
-            "workflow code used the ORM, whose answers replay cannot repeat; move the query into an activity"
-        ) from error
 
 
 def take_inbox(held: Held, rows: list[InboxRow]) -> None:
@@ -91,6 +53,9 @@ def take_inbox(held: Held, rows: list[InboxRow]) -> None:
             held.inputs.append(Input(_Stale(), inbox=row.id))
             continue
         event = decode_event(row.type, row.data)
+        if isinstance(event, ChildScheduled):
+            held.orders[row.id] = event
+            continue
         if not isinstance(event, InputEvent):
             raise PayloadError(f"expected an input event in inbox row {row.id}, found {row.type}")
         held.offer_inbox(row.id, event)

@@ -8,6 +8,7 @@ from typing import Any
 
 from django.utils import timezone
 
+from django_workflows.keys import key_of
 from django_workflows.models import (
     ActivityTask,
     HistoryEvent,
@@ -17,7 +18,6 @@ from django_workflows.models import (
     Worker,
     WorkflowInstance,
 )
-from django_workflows.store.keys import key_of
 
 _numbers = count(1)
 

@@ -58,6 +58,16 @@ async def parent() -> str:
         return "child terminated"
 
 
+@workflow(name="children.nap")
+async def nap() -> None:
+    await asyncio.sleep(3600)
+
+
+@workflow(name="children.nap_parent")
+async def nap_parent() -> None:
+    await nap()
+
+
 @workflow(name="children.grandparent")
 async def grandparent(depth: int) -> int:
     return depth if depth == 0 else 1 + await grandparent(depth - 1)
@@ -98,12 +108,23 @@ def test_a_child_inherits_the_queue_and_knows_its_root(worker: Worker) -> None:
     assert handle.result(timeout=20) == "went on"
 
 
-def test_cancelling_the_parent_cancels_the_child(worker: Worker) -> None:
-    handle = parent.start()
-    child = eventually(open_child)
+def test_cancelling_the_parent_cancels_the_child_and_awaits_it(worker: Worker) -> None:
+    handle = nap_parent.start()
+    child = eventually(lambda: WorkflowInstance.objects.open().filter(name="children.nap").first())
     handle.cancel()
     with pytest.raises(WorkflowCancelled):
         handle.result(timeout=20)
+    assert get_handle(child.instance_id).status == InstanceStatus.CANCELLED
+    assert [event.type for event in handle.history()][2:] == [
+        "CancelRequested", "ChildCancelRequested", "ChildFailed", "InstanceCancelled"
+    ]  # fmt: skip
+
+
+def test_a_child_that_returns_in_spite_of_its_cancellation_gives_the_parent_its_result(worker: Worker) -> None:
+    handle = parent.start()
+    child = eventually(open_child)
+    handle.cancel()
+    assert handle.result(timeout=20) == "cleaned up"
     assert get_handle(child.instance_id).result(timeout=20) == "cleaned up"
 
 

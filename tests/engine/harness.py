@@ -13,9 +13,10 @@ from typing import Any
 import msgspec
 
 from django_workflows import registry
+from django_workflows.authoring.program import entry_of
 from django_workflows.authoring.workflow import Workflow
 from django_workflows.engine import events as ev
-from django_workflows.engine.machine import Entry, Machine
+from django_workflows.engine.machine import Machine
 from django_workflows.engine.steps import InstanceInfo, Step
 from django_workflows.failures import Failure
 from django_workflows.payloads import decode, encode
@@ -36,15 +37,9 @@ def new_machine(main: Main, *args: Any, execution_id: str = "execution-1") -> Ma
     info = InstanceInfo(
         instance_id="instance-1", execution_id=execution_id, workflow=definition.name, queue="default", started_at=START
     )
-    entry = _entry(definition, definition.signature.encode_arguments(args, {}))
-    return Machine(info, entry, default_location=definition.location)
-
-
-def _entry(definition: WorkflowDefinition, payload: bytes) -> Entry:
-    async def enter(args: list[Any], kwargs: dict[str, Any]) -> bytes:
-        return definition.signature.encode_result(await definition.function(*args, **kwargs))
-
-    return lambda: enter(*definition.signature.decode_arguments(payload))
+    entry = entry_of(definition, definition.signature.encode_arguments(args, {}))
+    options = main.options.for_instance() if isinstance(main, Workflow) else None
+    return Machine(info, entry, options=options, default_location=definition.location)
 
 
 class Run:

@@ -173,17 +173,6 @@ def test_a_child_workflow_gives_its_result_or_its_failure() -> None:
     assert len({event.execution_id for event in children}) == 2
 
 
-def test_a_child_takes_a_queue_and_no_option_that_would_be_ignored() -> None:
-    async def main() -> int:
-        first = await child.using(queue="other")(1)
-        await child.using(instance_id="mine")(2)
-        return first
-
-    ran = run(main)
-    assert [event.queue for event in ran.events if isinstance(event, ev.ChildScheduled)] == ["other"]
-    assert "expected only queue in .using() of the child workflow engine.child" in ran.failure.message
-
-
 @pytest.mark.parametrize(("call", "remedy"), [(lambda: echo(), ".call("), (lambda: child(1), ".start(")])
 def test_calling_it_outside_a_workflow_names_the_remedy(call: object, remedy: str) -> None:
     with pytest.raises(NotInWorkflowError) as caught:

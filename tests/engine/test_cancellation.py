@@ -12,7 +12,6 @@ from django_workflows.engine import events as ev
 
 from .activities import clean_up, echo
 from .harness import Run, assert_replays, completed
-from .test_activities import child
 
 go: Signal[None] = Signal("go")
 
@@ -23,7 +22,6 @@ go: Signal[None] = Signal("go")
         (lambda: asyncio.sleep(60), ["TimerCancelled"]),
         (lambda: workflow.sleep(60), ["TimerCancelled"]),
         (lambda: echo(), ["ActivityCancelled"]),
-        (lambda: child(1), ["ChildCancelRequested"]),
         (lambda: go.receive(), []),
         (lambda: workflow.wait_condition(lambda: False), []),
         (lambda: workflow.wait_condition(lambda: False, timeout=60), ["TimerCancelled"]),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Literal
@@ -110,6 +111,19 @@ class Dialect:
         `where` calls the table `t`. Only a row that no application's transaction can hold may be waited for.
         """
         raise NotImplementedError
+
+    def to_json(self, text: str) -> Any:
+        """Return JSON text as `insert` and `update` want it for a column of JSON."""
+        return text
+
+    @contextmanager
+    def brief_lock_wait(self, cursor: CursorWrapper) -> Iterator[None]:
+        """Give up waiting for locks almost at once, in a transaction of this worker's own."""
+        yield
+
+    def is_lock_timeout(self, error: Exception) -> bool:
+        """Tell whether a statement gave up waiting for a lock."""
+        return False
 
     def is_deadlock(self, error: Exception) -> bool:
         """Tell whether the database chose this transaction to end a deadlock: all of it may be repeated."""

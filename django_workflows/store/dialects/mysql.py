@@ -7,6 +7,7 @@ rows that other transactions inserted.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -82,6 +83,17 @@ class VendorDialect(Dialect):
             [parameter],
         )
         return list(cursor.fetchall())
+
+    @contextmanager
+    def brief_lock_wait(self, cursor: CursorWrapper) -> Iterator[None]:
+        cursor.execute("SET SESSION innodb_lock_wait_timeout = 0")  # which MySQL takes for 1
+        try:
+            yield
+        finally:
+            cursor.execute("SET SESSION innodb_lock_wait_timeout = 1")
+
+    def is_lock_timeout(self, error: Exception) -> bool:
+        return bool(error.args) and error.args[0] == 1205
 
     def is_deadlock(self, error: Exception) -> bool:
         return bool(error.args) and error.args[0] == 1213

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -40,6 +41,20 @@ class VendorDialect(Dialect):
             "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED; SET lock_timeout = '1s'; "
             f"SET idle_in_transaction_session_timeout = '{int(lease_seconds * 1000)}ms'"
         )
+
+    def to_json(self, text: str) -> Any:
+        return msgspec.Raw(text.encode())
+
+    @contextmanager
+    def brief_lock_wait(self, cursor: CursorWrapper) -> Iterator[None]:
+        cursor.execute("SET LOCAL lock_timeout = '50ms'")
+        yield
+
+    def is_lock_timeout(self, error: Exception) -> bool:
+        return getattr(error.__cause__, "sqlstate", None) == "55P03"
+
+    def is_deadlock(self, error: Exception) -> bool:
+        return getattr(error.__cause__, "sqlstate", None) == "40P01"
 
     def insert(self, cursor: CursorWrapper, model: type[Model], columns: Sequence[str], rows: Sequence[Row]) -> None:
         # 3 microseconds a row from one JSON parameter, 20 from VALUES lists (measured with batches of 200).
