@@ -110,7 +110,7 @@ class WorkflowInstance(models.Model):
             models.Index(fields=["root_id"], name="dwf_instance_root"),
             models.Index(fields=["chain_id"], name="dwf_instance_chain"),
             models.Index(fields=["subject_type", "subject_pk"], name="dwf_instance_subject"),
-            models.Index(fields=["closed_at", "id"], name="dwf_instance_closed"),
+            models.Index(fields=["status", "closed_at", "id"], name="dwf_instance_prune"),
         ]
 
     def __str__(self) -> str:

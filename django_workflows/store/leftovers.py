@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from django.db.models import Exists, Model, OuterRef
+from django.db.models import Exists, Model, OuterRef, Q, QuerySet
 
 from django_workflows.engine.events import UpdateRequested, decode_event
 from django_workflows.exceptions import PayloadError, UpdateNotAnswered
 from django_workflows.failures import Failure
-from django_workflows.models import ActivityTask, InboxEvent, OpenInstance, Timer, WorkflowUpdate
+from django_workflows.models import ActivityTask, InboxEvent, OpenInstance, Timer, WorkflowInstance, WorkflowUpdate
 
 from .database import Database, DatabaseNow
 from .work import InboxRow
@@ -54,24 +54,38 @@ def sweep(database: Database) -> int:
         work = model._default_manager.using(database.alias).filter(closed)
         keys = work.values_list("instance_id", "command")[:_SWEEP]
         removed += _delete(database, model, ("instance_id", "command"), keys)
-    # What was parked while its instance was blocked and then terminated: no poll meets these rows.
-    parked = InboxEvent.objects.using(database.alias).filter(
-        ~Exists(opened.filter(chain_id=OuterRef("chain_id"))), queue__isnull=True
-    )
-    garbage = list(parked.exclude(type="SignalReceived").values_list("id", "type", "data")[:_SWEEP])
+    garbage = list(_parked_garbage(database).values_list("id", "type", "data")[:_SWEEP])
     _answer_updates(database, [data for _, type_name, data in garbage if type_name == "UpdateRequested"])
     return removed + _delete(database, InboxEvent, ("id",), [pk for pk, _, _ in garbage])
 
 
+def _parked_garbage(database: Database) -> QuerySet[InboxEvent]:
+    """Return the inbox rows of closed chains that no poll meets: parked while their instance was blocked.
+
+    Of signals only those that were committed after their instance had been removed: the others stay, to be seen.
+    """
+    opened = OpenInstance.objects.using(database.alias).filter(chain_id=OuterRef("chain_id"))
+    parked = InboxEvent.objects.using(database.alias).filter(~Exists(opened), queue__isnull=True)
+    return parked.exclude(_is_kept(database), type="SignalReceived")
+
+
+def _is_kept(database: Database) -> Q:
+    """Return the condition that the chain of a row has not been removed."""
+    instances = WorkflowInstance.objects.using(database.alias)
+    first, others = instances.filter(pk=OuterRef("chain_id")), instances.filter(chain_id=OuterRef("chain_id"))
+    return Q(Exists(first)) | Q(Exists(others))
+
+
 def _answer_updates(database: Database, requests: list[str]) -> None:
-    """Fail the updates that reached their instance after it had closed."""
+    """Fail the updates that reached their instance after it had closed; delete them where it has been removed."""
     ids = [event.update_id for data in requests if (event := _decode_update(data)) is not None]
     if ids:
-        failure = Failure.of(UpdateNotAnswered("the instance had closed before the update reached it"))
-        open_updates = WorkflowUpdate.objects.using(database.alias).filter(
-            pk__in=ids, status=WorkflowUpdate.Status.PENDING
+        asked = WorkflowUpdate.objects.using(database.alias).filter(pk__in=ids)
+        _delete(
+            database, WorkflowUpdate, ("update_id",), asked.exclude(_is_kept(database)).values_list("pk", flat=True)
         )
-        open_updates.update(
+        failure = Failure.of(UpdateNotAnswered("the instance had closed before the update reached it"))
+        asked.filter(status=WorkflowUpdate.Status.PENDING).update(
             status=WorkflowUpdate.Status.FAILED, failure=failure.encode().decode(), answered_at=DatabaseNow()
         )
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
-from math import inf
 from typing import Any
 
 from django.db.backends.utils import CursorWrapper
-from django.db.models import Model, Q
+from django.db.models import BigIntegerField, Exists, Model, OuterRef
+from django.db.models.functions import Coalesce
 
 from django_workflows.exceptions import InstanceNotFinished
 from django_workflows.models import (
@@ -19,6 +18,8 @@ from django_workflows.models import (
     InstanceStatus,
     Timer,
     WorkflowInstance,
+    WorkflowInstanceQuerySet,
+    WorkflowUpdate,
 )
 
 from .database import Database
@@ -43,33 +44,36 @@ def remove(database: Database, instance_id: str, execution_id: str | None) -> No
     keys = [instance.pk]
     if execution_id is None:
         chain = WorkflowInstance.objects.using(database.alias).filter(chain_id=instance.chain)
-        keys = [instance.chain, *chain.values_list("pk", flat=True)]
-    _remove_batch(database, keys, skip_locked=False)
+        keys = [instance.chain, *chain.order_by("id").values_list("pk", flat=True)]
+    with database.atomic():
+        for page in _pages(keys, BATCH):
+            _remove_batch(database, page, skip_locked=False)
 
 
-def prune(
-    database: Database, closed_before: datetime, statuses: Iterable[str] | None = None, *, seconds: float = inf
-) -> int:
-    """Remove the executions closed before a time, in bounded transactions, and return how many.
+def prune(database: Database, status: str, closed_before: datetime, *, batch_size: int = BATCH) -> Iterator[int]:
+    """Remove the executions that closed with a status before a time: one bounded transaction for each item drawn.
 
-    Begins no further transaction after `seconds`. Executions that others hold locked are left for the next time.
+    Each item is how many went. Executions that others hold locked are left for the next time.
     """
-    removed = 0
-    ends = time.monotonic() + seconds
+    prunable = _prunable(database, status, closed_before).order_by("closed_at", "id")
     held: set[int] = set()
-    closed = WorkflowInstance.objects.using(database.alias).filter(closed_at__lt=closed_before)
-    if statuses is not None:
-        closed = closed.filter(status__in=list(statuses))
     while True:
-        rows = closed.exclude(pk__in=held).order_by("closed_at", "id")
-        batch = _bounded(list(rows.values_list("pk", "history_length")[:BATCH]))
+        rows = prunable.exclude(pk__in=held).values_list("pk", "history_length")
+        batch = _bounded(list(rows[:batch_size]))
         if not batch:
-            return removed
-        done = _remove_batch(database, batch, skip_locked=True)
-        removed += len(done)
-        if time.monotonic() >= ends:
-            return removed
-        held |= set(batch) - set(done)
+            return
+        removed = _remove_batch(database, batch, skip_locked=True)
+        held |= set(batch).difference(removed)
+        yield len(removed)
+
+
+def count_prunable(database: Database, status: str, closed_before: datetime) -> int:
+    """Return how many executions `prune` would remove."""
+    return _prunable(database, status, closed_before).count()
+
+
+def _prunable(database: Database, status: str, closed_before: datetime) -> WorkflowInstanceQuerySet:
+    return WorkflowInstance.objects.using(database.alias).filter(status=status, closed_at__lt=closed_before)
 
 
 def _bounded(page: list[tuple[int, int]]) -> list[int]:
@@ -87,32 +91,48 @@ def _bounded(page: list[tuple[int, int]]) -> list[int]:
 def _remove_batch(database: Database, candidates: list[int], *, skip_locked: bool) -> list[int]:
     with database.atomic():
         instances = WorkflowInstance.objects.using(database.alias).filter(pk__in=candidates, closed_at__isnull=False)
-        locked = list(instances.select_for_update(skip_locked=skip_locked).values_list("pk", "chain_id"))
-        keys = [pk for pk, _ in locked]
+        keys = list(instances.select_for_update(skip_locked=skip_locked).values_list("pk", flat=True))
         if not keys:
             return []
         with database.cursor() as cursor:
-            for model, second in ((ActivityTask, "command"), (Timer, "command"), (HistoryEvent, "sequence")):
-                rows = model._default_manager.using(database.alias).filter(instance_id__in=keys)
-                _delete(database, cursor, model, ("instance_id", second), rows.values_list("instance_id", second))
-            _delete(database, cursor, InboxEvent, ("id",), _inbox_of(database, locked))
+            for model, key, rows in _belongings(database, keys):
+                _delete(database, cursor, model, key, rows)
             _delete(database, cursor, WorkflowInstance, ("id",), keys)
     return keys
 
 
-def _inbox_of(database: Database, instances: list[tuple[int, int | None]]) -> Iterable[int]:
-    """Return the inbox rows of chains that go whole: undelivered signals stay while any execution of theirs does."""
-    keys = [pk for pk, _ in instances]
-    chains = {chain or pk for pk, chain in instances}
-    rows = WorkflowInstance.objects.using(database.alias).exclude(pk__in=keys)
-    kept = {row.chain for row in rows.filter(Q(pk__in=chains) | Q(chain_id__in=chains)).only("id", "chain_id")}
-    return InboxEvent.objects.using(database.alias).filter(chain_id__in=chains - kept).values_list("pk", flat=True)
+def _belongings(database: Database, keys: list[int]) -> Iterator[tuple[type[Model], tuple[str, ...], Iterable[Any]]]:
+    """Give the tables with rows of these executions, their key columns, and the keys of the rows."""
+    for model, second in ((ActivityTask, "command"), (Timer, "command"), (HistoryEvent, "sequence")):
+        of_executions = model._default_manager.using(database.alias).filter(instance_id__in=keys)
+        yield model, ("instance_id", second), of_executions.values_list("instance_id", second)
+    chains = _ended_chains(database, keys)
+    for chain_model, key in ((InboxEvent, "id"), (WorkflowUpdate, "update_id")):
+        of_chains = chain_model._default_manager.using(database.alias).filter(chain_id__in=chains)
+        yield chain_model, (key,), of_chains.values_list(key, flat=True)
+
+
+def _ended_chains(database: Database, keys: list[int]) -> list[int]:
+    """Return the chains whose last execution is among these closed and locked ones.
+
+    What belongs to a chain goes with its last execution, whatever is left of the others. So whoever removes that one
+    decides alone: two that remove different parts of one chain at the same time need not know of each other.
+    """
+    instances = WorkflowInstance.objects.using(database.alias)
+    later = instances.filter(chain_id=OuterRef("first_id"), id__gt=OuterRef("id"))
+    # What continued as new is never the last: no look at the rest of a chain that may be long.
+    rows = instances.filter(pk__in=keys).exclude(status=InstanceStatus.CONTINUED_AS_NEW)
+    ended = rows.annotate(first_id=Coalesce("chain_id", "id", output_field=BigIntegerField())).filter(~Exists(later))
+    return list(ended.values_list("first_id", flat=True))
 
 
 def _delete(
     database: Database, cursor: CursorWrapper, model: type[Model], key: tuple[str, ...], keys: Iterable[Any]
 ) -> None:
     # By primary key, as turns do: what the ORM makes of it may lock rows of others on MySQL.
-    found = list(keys)
-    for start in range(0, len(found), _PAGE):
-        database.dialect.delete(cursor, model, key, found[start : start + _PAGE])
+    for page in _pages(list(keys), _PAGE):
+        database.dialect.delete(cursor, model, key, page)
+
+
+def _pages(keys: list[Any], size: int) -> Iterator[list[Any]]:
+    return (keys[start : start + size] for start in range(0, len(keys), size))

@@ -97,4 +97,7 @@ class Upkeep:
     def prune(self) -> None:
         """Remove what is past its retention, a little at a time: the turns of this thread wait meanwhile."""
         for status, age in (get_settings().retention or {}).items():
-            retention.prune(self.database, self.clock.now() - age, [status], seconds=_PRUNE_SECONDS)
+            ends = time.monotonic() + _PRUNE_SECONDS
+            for _ in retention.prune(self.database, status, self.clock.now() - age):
+                if time.monotonic() >= ends:
+                    break
