@@ -7,6 +7,7 @@ from django.utils.module_loading import autodiscover_modules
 from django.utils.translation import gettext_lazy as _
 
 from . import registry
+from .authoring import propagation
 from .authoring.runtime import bind_client
 from .conf import read_settings
 
@@ -19,10 +20,12 @@ class DjangoWorkflowsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from . import checks, client
+        from . import checks, client, propagators
 
         bind_client(client.ModelClient())
         checks.register_all()
         # Problems of the settings are for the checks to tell, all at once and without a traceback.
-        registry.set_atomic_database(read_settings().settings.database)
+        settings = read_settings().settings
+        registry.set_atomic_database(settings.database)
+        propagation.use_propagators(propagators.load(settings.propagators))
         autodiscover_modules("workflows")

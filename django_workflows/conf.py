@@ -75,7 +75,14 @@ def _retention(path: str, value: object) -> Mapping[str, timedelta] | None:
     return {str(status): _grace(f'{path}["{status}"]', age) for status, age in value.items()}
 
 
+def _paths(path: str, value: object) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(entry, str) and "." in entry for entry in value):
+        raise _error(path, "a list of dotted paths", value)
+    return tuple(value)
+
+
 Text = Annotated[str, _text]
+Paths = Annotated[tuple[str, ...], _paths]
 Seconds = Annotated[float, _number]
 Count = Annotated[int, _integer(1)]
 Duration = Annotated[timedelta, _duration]
@@ -112,6 +119,12 @@ class WorkflowSettings:
     # Length of a history from which continue-as-new is suggested and logged, and at which the execution fails.
     history_warning: Count = 10_000
     history_limit: Count = 50_000
+    # What carries context from whoever starts an instance to its activities and children: dotted paths of ContextVars
+    # and of classes with `name`, `capture()` and `restore()`.
+    propagators: Paths = (
+        "django_workflows.propagators.LanguagePropagator",
+        "django_workflows.propagators.TimeZonePropagator",
+    )
     # Claims of one item that killed their worker before the item is set aside.
     crash_limit: Count = 5
 

@@ -9,6 +9,7 @@ import msgspec
 from django.core.exceptions import SynchronousOnlyOperation
 
 from . import registry
+from .authoring import propagation
 from .authoring.program import entry_of
 from .conf import get_settings
 from .engine.events import InstanceOptions, decode_event
@@ -33,6 +34,7 @@ def new_machine(stored: StoredExecution) -> Machine:
     limit = settings.max_payload_bytes
     return Machine(
         info, _rewording(entry_of(definition, stored.input, limit)), options=_decode_options(stored.options),
+        restore=propagation.restore,
         default_location=definition.location, payload_limit=limit, history_limit=settings.history_limit,
     )  # fmt: skip
 

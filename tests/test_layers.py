@@ -19,7 +19,7 @@ MODULES = {
     "authoring": ["authoring"],
     "base": ["conf", "models", "migrations", "observability"],
     "store": ["store"],
-    "runtime": ["client", "handles", "updates", "waiting", "worker", "wakeups", "replayer"],
+    "runtime": ["client", "handles", "updates", "waiting", "worker", "wakeups", "replayer", "propagators"],
     "edges": ["inspection", "admin", "views", "urls", "templatetags", "management", "testing", "apps", "checks"],
     "analyzer": ["analyzer"],
     "face": [""],  # django_workflows itself: what users import

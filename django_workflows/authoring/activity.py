@@ -16,6 +16,8 @@ from django_workflows.payloads import Raw
 from django_workflows.registry import ActivityDefinition, ActivityOptions, activities, app_label
 from django_workflows.retries import RetryPolicy
 
+from . import propagation
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -90,12 +92,16 @@ class Activity(Generic[P, R]):
                 name=self.definition.name,
                 input=Raw(payload),
                 queue=self.options.queue or machine.info.queue,
-                options=self.options.stored,
+                options=self._stored_options(),
             ),
             location,
         )
         value: R = self.definition.signature.decode_result(result)
         return value
+
+    def _stored_options(self) -> dict[str, Any]:
+        context = propagation.capture()
+        return {**self.options.stored, "context": context} if context else self.options.stored
 
 
 class ActivityMethod(Generic[P, R]):

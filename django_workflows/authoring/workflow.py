@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypedDict, TypeVar, Unpack, get_args
 
 from django_workflows.engine.commands import CommandFuture, calling_location
 from django_workflows.engine.context import current_machine
@@ -17,6 +17,7 @@ from django_workflows.payloads import Raw
 from django_workflows.registry import WorkflowDefinition
 from django_workflows.retries import RetryPolicy
 
+from . import propagation
 from .children import ChildHandle
 from .handlers import UpdateRequest
 from .runtime import get_client
@@ -30,6 +31,18 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 ConflictPolicy = Literal["raise", "use_existing", "terminate_existing"]
+
+
+class WorkflowCallOptions(TypedDict, total=False):
+    """The options of one start, as `using()` takes them."""
+
+    instance_id: str | None
+    queue: str | None
+    on_conflict: ConflictPolicy
+    retry: RetryPolicy | None
+    parent_close: ParentClose
+    subject: Any
+    attributes: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -61,10 +74,11 @@ class StartOptions:
         return None if self.subject is None else (self.subject._meta.label_lower, str(self.subject.pk))
 
     def for_instance(self) -> InstanceOptions:
-        """Return what is stored with the instance."""
+        """Return what is stored with an instance that is started here and now."""
         return InstanceOptions(
-            retry=None if self.retry is None else self.retry.to_json(), parent_close=self.parent_close
-        )
+            retry=None if self.retry is None else self.retry.to_json(), parent_close=self.parent_close,
+            context=propagation.capture(),
+        )  # fmt: skip
 
 
 class Workflow(Generic[P, R]):
@@ -85,7 +99,7 @@ class Workflow(Generic[P, R]):
         """The registered name."""
         return self.definition.name
 
-    def using(self, **options: Any) -> Workflow[P, R]:
+    def using(self, **options: Unpack[WorkflowCallOptions]) -> Workflow[P, R]:
         """Return a copy with other options.
 
         `instance_id`: the caller's id, at most 255 characters. `queue`: where its steps run. `on_conflict`: what to do

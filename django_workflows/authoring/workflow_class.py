@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar, Unpack
 
 from django_workflows.exceptions import RegistrationError
 from django_workflows.registry import WorkflowDefinition, workflows
@@ -11,7 +11,7 @@ from django_workflows.retries import RetryPolicy
 
 from .children import ChildHandle
 from .handlers import handlers_of
-from .workflow import Workflow
+from .workflow import Workflow, WorkflowCallOptions
 
 if TYPE_CHECKING:
     from django_workflows.client import WorkflowHandle
@@ -41,7 +41,7 @@ class WorkflowClass:
     """
 
     @classmethod
-    def using(cls: type[HasRun[P, R]], **options: Any) -> Workflow[P, R]:
+    def using(cls: type[HasRun[P, R]], **options: Unpack[WorkflowCallOptions]) -> Workflow[P, R]:
         """Return the workflow with options; see `Workflow.using`."""
         return workflow_of(cls).using(**options)
 

@@ -46,12 +46,14 @@ class Machine(Decisions):
     """Runs one instance's code.
 
     `entry` decodes the input and returns the main coroutine, which runs the workflow and returns its encoded result,
-    with the handlers of its messages. `history_limit` is the length at which the execution fails, 0 for none.
+    with the handlers of its messages. `restore` puts back the context that was carried from the starter, into a context
+    of the instance's own. `history_limit` is the length at which the execution fails, 0 for none.
     """
 
     def __init__(
         self, info: InstanceInfo, entry: Entry, *, options: ev.InstanceOptions | None = None,
-        default_location: str = "", payload_limit: int | None = None, history_limit: int = 0,
+        restore: Callable[[dict[str, Any]], None] = lambda context: None, default_location: str = "",
+        payload_limit: int | None = None, history_limit: int = 0,
     ) -> None:  # fmt: skip
         loop = WorkflowLoop(self)  # type: ignore[abstract]  # the rest are refusals
         super().__init__(info, loop)
@@ -62,6 +64,7 @@ class Machine(Decisions):
         self.conditions = Conditions(loop.create_future)
         self.handlers: Handlers = NoHandlers(info.workflow, "it has not taken its first step")
         self._entry = entry
+        self._restore = restore
         self._default_location = default_location
         self._history_limit = history_limit
         self._ending = Ending(self._commands, loop)
@@ -216,6 +219,7 @@ class Machine(Decisions):
 
     def _start(self, event: ev.InstanceStarted) -> None:
         self.suggest_at = event.suggest_at
+        self._restore(self.options.context)
         program = self._entry()
         self.handlers = program.handlers
         for signal in event.signals:

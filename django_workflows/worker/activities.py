@@ -16,6 +16,7 @@ from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
 from django.db import connections, reset_queries, transaction
 
 from django_workflows import registry
+from django_workflows.authoring import propagation
 from django_workflows.authoring.attempt import ActivityInfo, AttemptContext, current_attempt
 from django_workflows.conf import get_settings
 from django_workflows.engine.events import ActivityCompleted
@@ -238,6 +239,7 @@ class ActivityPool:
         current_attempt.set(attempt.context)
         _freshen_connections()
         try:
+            propagation.restore(task.options.get("context", {}))
             args, kwargs = definition.signature.decode_arguments(task.input)
             if definition.atomic:
                 self._run_atomic(attempt, args, kwargs)
@@ -293,6 +295,7 @@ class ActivityPool:
         # A thread of its own for what the activity does with the ORM: else all of them would share one.
         async with ThreadSensitiveContext() as own_thread:
             try:
+                propagation.restore(task.options.get("context", {}))
                 args, kwargs = definition.signature.decode_arguments(task.input)
                 value = await definition.callable()(*args, **kwargs)
                 result = AttemptResult(task, result=definition.signature.encode_result(value, self._limit))
@@ -321,6 +324,7 @@ def _freshen_connections() -> None:
 
 
 def known_names(*, is_async: bool) -> list[str]:
-    """Return the names of the activities of a kind that this process can run."""
+    """Return the names, old ones too, of the activities of a kind that this process can run."""
     definitions: Iterable[ActivityDefinition] = registry.activities
-    return [entry.name for entry in definitions if entry.is_available and entry.is_async is is_async]
+    found = [entry for entry in definitions if entry.is_available and entry.is_async is is_async]
+    return [name for entry in found for name in (entry.name, *entry.aliases)]

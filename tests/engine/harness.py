@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from django_workflows import registry
+from django_workflows.authoring import propagation
 from django_workflows.authoring.program import entry_of
 from django_workflows.authoring.workflow import Workflow
 from django_workflows.engine import events as ev
@@ -39,7 +40,7 @@ def new_machine(main: Main, *args: Any, execution_id: str = "execution-1") -> Ma
     )
     entry = entry_of(definition, definition.signature.encode_arguments(args, {}))
     options = main.options.for_instance() if isinstance(main, Workflow) else None
-    return Machine(info, entry, options=options, default_location=definition.location)
+    return Machine(info, entry, options=options, restore=propagation.restore, default_location=definition.location)
 
 
 class Run:
