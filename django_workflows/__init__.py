@@ -10,13 +10,17 @@ from .authoring.attempt import ActivityInfo
 from .authoring.children import ChildHandle, ExternalHandle
 from .authoring.handlers import QueryHandler, SignalHandler, UpdateHandler
 from .authoring.namespace import workflow
+from .authoring.select import Await, Default
 from .authoring.signal import Signal
 from .authoring.workflow import Workflow
 from .authoring.workflow_class import WorkflowClass, workflow_of
+from .engine.channels import Channel, Receive, Send
+from .engine.selection import Case
 from .engine.steps import InstanceInfo
 from .exceptions import (
     ActivityError,
     ActivityTimeout,
+    ChannelClosed,
     ChildWorkflowTerminated,
     HistoryLimitExceeded,
     InstanceAlreadyExists,
@@ -57,8 +61,13 @@ __all__ = [
     "ActivityError",
     "ActivityInfo",
     "ActivityTimeout",
+    "Await",
+    "Case",
+    "Channel",
+    "ChannelClosed",
     "ChildHandle",
     "ChildWorkflowTerminated",
+    "Default",
     "ExternalHandle",
     "HistoryLimitExceeded",
     "InstanceAlreadyExists",
@@ -74,9 +83,11 @@ __all__ = [
     "PayloadError",
     "PayloadTooLarge",
     "QueryHandler",
+    "Receive",
     "RegistrationError",
     "ResultInTransactionError",
     "RetryPolicy",
+    "Send",
     "Signal",
     "SignalHandler",
     "StepTimeLimitExceeded",

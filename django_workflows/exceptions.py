@@ -73,6 +73,10 @@ class NotAllowedInWorkflowError(WorkflowsError):
     """Workflow code called something that cannot be replayed (I/O, threads, the ORM)."""
 
 
+class ChannelClosed(WorkflowsError):
+    """A channel that is closed takes no more values, and one that is drained too has none to give."""
+
+
 class NondeterminismError(WorkflowsError):
     """The code took another decision than the one its history holds."""
 

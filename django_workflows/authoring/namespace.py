@@ -12,6 +12,7 @@ from typing import Any, NoReturn, ParamSpec, Protocol, TypeVar, get_type_hints, 
 import msgspec
 
 from django_workflows import payloads
+from django_workflows.engine.channels import Channel
 from django_workflows.engine.context import current_machine, require_machine
 from django_workflows.engine.ending import ContinueAsNewRequest
 from django_workflows.engine.loop import DurableTimerHandle
@@ -22,6 +23,7 @@ from django_workflows.retries import RetryPolicy
 from .children import Messages
 from .handlers import HandlerDecorators
 from .logger import WorkflowLogger, logger
+from .select import select
 from .versioning import Attributes, Versioning
 from .workflow import Workflow
 from .workflow_class import register_class
@@ -164,6 +166,9 @@ class WorkflowNamespace(HandlerDecorators, Messages, Versioning, Attributes):
             # Others that were woken at the same moment may have run first and made it false again.
             while not predicate():
                 await machine.conditions.wait_until(predicate)
+
+    Channel = Channel
+    select = staticmethod(select)
 
     def continue_as_new(self, *args: Any, **kwargs: Any) -> NoReturn:
         """End this execution and start another one with a fresh history, the same instance_id and other arguments.

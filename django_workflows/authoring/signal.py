@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, TypeVar, overload
 
+from msgspec import Raw
+
+from django_workflows.engine.channels import Channel, Source
 from django_workflows.engine.context import require_machine
-from django_workflows.engine.machine import Machine
 from django_workflows.exceptions import PayloadError
 from django_workflows.payloads import decode
 
@@ -15,7 +16,7 @@ from .logger import logger
 T = TypeVar("T")
 
 
-class Signal(Generic[T]):
+class Signal(Source[T]):
     """A named message of one type, received in the order it was sent, each once.
 
     Signals that arrive before the workflow listens are kept, and survive continue-as-new. One that cannot be decoded to
@@ -38,30 +39,22 @@ class Signal(Generic[T]):
 
     async def receive(self) -> T:
         """Wait for the next signal of this name and return its value."""
-        machine = require_machine(f"Signal({self.name!r}).receive()")
-        while True:
-            try:
-                return self._take(machine)
-            except asyncio.QueueEmpty:
-                await machine.signals.wait(self.name)
+        require_machine(f"Signal({self.name!r}).receive()")
+        return await super().receive()
 
     def receive_nowait(self) -> T:
         """Return the next signal's value; raises asyncio.QueueEmpty when none has arrived."""
-        return self._take(require_machine(f"Signal({self.name!r}).receive_nowait()"))
-
-    def __aiter__(self) -> Signal[T]:
-        return self
-
-    async def __anext__(self) -> T:
-        return await self.receive()
-
-    def _take(self, machine: Machine) -> T:
+        machine = require_machine(f"Signal({self.name!r}).receive_nowait()")
         machine.refuse_where_restricted("a signal")
-        while (payload := machine.signals.take(self.name)) is not None:
+        channel = machine.signals.channel(self.name)
+        while True:
+            payload = channel.receive_nowait()
             try:
                 value: T = decode(payload, self.type, what=f"signal {self.name!r}")
             except PayloadError as error:
                 logger.warning("signal %r skipped, it stays in the history: %s", self.name, error)
             else:
                 return value
-        raise asyncio.QueueEmpty
+
+    def _channel(self) -> Channel[Raw]:
+        return require_machine(f"Receive(Signal({self.name!r}))").signals.channel(self.name)

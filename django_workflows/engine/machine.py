@@ -60,7 +60,7 @@ class Machine(Decisions):
         self.options = options or ev.InstanceOptions()
         self.payload_limit = payload_limit
         self.suggest_at = 0
-        self.signals = SignalBuffers(loop.create_future)
+        self.signals = SignalBuffers()
         self.conditions = Conditions(loop.create_future)
         self.handlers: Handlers = NoHandlers(info.workflow, "it has not taken its first step")
         self._entry = entry

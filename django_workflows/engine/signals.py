@@ -1,69 +1,50 @@
-"""Signals that have arrived and were not received, by name, and who waits for the next one."""
+"""Signals that have arrived and were not received, by name: channels that are filled from outside."""
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
-from collections.abc import Callable
-from typing import Any
+import sys
 
 from msgspec import Raw
 
+from .channels import Channel
 from .events import CarriedSignal
 
 
-class SignalBuffers:
-    """One queue per signal name. Nothing bounds it: a signal is never dropped."""
+class SignalChannel(Channel[Raw]):
+    """Carries the encoded signals of one name. Nothing bounds it: a signal is never dropped."""
 
-    def __init__(self, create_future: Callable[[], asyncio.Future[Any]]) -> None:
-        self._create_future = create_future
-        self._unread: dict[str, deque[Raw]] = {}
-        self._waiters: dict[str, deque[asyncio.Future[Any]]] = {}
+    def __init__(self) -> None:
+        super().__init__(sys.maxsize)
+
+    def unread(self) -> list[Raw]:
+        """Return what nobody has received."""
+        return list(self._values)
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._values and not self._receivers
+
+
+class SignalBuffers:
+    """The channels of an instance's signals."""
+
+    def __init__(self) -> None:
+        self._channels: dict[str, SignalChannel] = {}
+        self._most_channels = 100
 
     def add(self, name: str, value: Raw) -> None:
-        """Keep a signal and wake the first coroutine that waits for its name."""
-        self._unread.setdefault(name, deque()).append(value)
-        self._wake_one(name)
+        """Keep a signal, or hand it to the first coroutine that waits for its name."""
+        self.channel(name).send_nowait(value)
 
-    def take(self, name: str) -> Raw | None:
-        """Return the oldest unread signal of this name, None when there is none."""
-        unread = self._unread.get(name)
-        if not unread:
-            return None
-        value = unread.popleft()
-        if not unread:
-            del self._unread[name]
-        return value
+    def channel(self, name: str) -> SignalChannel:
+        """Return the channel of a name; ask again after each await, since idle ones are forgotten."""
+        if name not in self._channels:
+            if len(self._channels) >= self._most_channels:
+                self._channels = {known: channel for known, channel in self._channels.items() if not channel.is_idle}
+                self._most_channels = 2 * len(self._channels) + 100
+            self._channels[name] = SignalChannel()
+        return self._channels[name]
 
     def unread(self) -> list[CarriedSignal]:
         """Return what the next execution inherits."""
-        return [CarriedSignal(name, value) for name, queue in self._unread.items() for value in queue]
-
-    async def wait(self, name: str) -> None:
-        """Wait until a signal of this name may be there to take."""
-        waiter = self._create_future()
-        self._waiters.setdefault(name, deque()).append(waiter)
-        try:
-            await waiter
-        except asyncio.CancelledError:
-            # Woken and cancelled at once: the next waiter must get the signal that this one leaves behind.
-            if waiter.done() and not waiter.cancelled() and name in self._unread:
-                self._wake_one(name)
-            raise
-        finally:
-            self._forget(name, waiter)
-
-    def _wake_one(self, name: str) -> None:
-        waiters = self._waiters.get(name)
-        while waiters:
-            waiter = waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                break
-
-    def _forget(self, name: str, waiter: asyncio.Future[Any]) -> None:
-        waiters = self._waiters.get(name)
-        if waiters and waiter in waiters:
-            waiters.remove(waiter)
-        if not waiters:
-            self._waiters.pop(name, None)
+        return [CarriedSignal(name, value) for name, channel in self._channels.items() for value in channel.unread()]

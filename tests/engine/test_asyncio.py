@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from django_workflows import workflow
-from django_workflows.engine import events as ev
 
 from .activities import decline, echo
 from .harness import Run, forever, run
+from .hash_seeds import histories_under_hash_seeds
 
-ROOT = Path(__file__).resolve().parents[2]
 NAMES = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"]
 
 Scenario = Callable[[], Coroutine[Any, Any, Any]]
@@ -335,28 +330,10 @@ def test_it_gives_what_asyncio_gives(main: Scenario) -> None:
     assert Run(main).finish().result == EXPECTED[main]
 
 
-def print_histories() -> None:
-    """Print what each scenario decided, for comparison between processes."""
-    for main in SCENARIOS:
-        padding = [object() for _ in range(os.getpid() % 97)]  # moves addresses about
-        print(main.__name__, len(padding) * 0, [ev.encode_event(event) for event in Run(main).finish().events])
-
-
 def test_it_decides_the_same_under_every_hash_seed() -> None:
-    printed = {_histories_under(seed) for seed in ("0", "1", "12345")}
+    printed = histories_under_hash_seeds(__name__)
     assert len(printed) == 1
     assert "as_completed" in printed.pop()
-
-
-def _histories_under(seed: str) -> str:
-    code = "from tests.engine.test_asyncio import print_histories; print_histories()"
-    environment = {**os.environ, "PYTHONHASHSEED": seed}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return done.stdout
 
 
 async def _elsewhere() -> list[str]:

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from django_workflows import Signal, workflow
+from django_workflows import Await, Case, Channel, Default, Receive, Send, Signal, workflow
 from django_workflows.engine import events as ev
 from django_workflows.failures import Failure
 
@@ -47,10 +47,11 @@ def quiet() -> Iterator[None]:
 class State:
     """What the statements of one execution share."""
 
-    tasks: list[asyncio.Task[Any]] = field(default_factory=list)
+    tasks: list[asyncio.Future[Any]] = field(default_factory=list)
     queue: asyncio.Queue[int] = field(default_factory=asyncio.Queue)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     event: asyncio.Event = field(default_factory=asyncio.Event)
+    channels: list[Channel[int]] = field(default_factory=lambda: [Channel(), Channel(1)])
     counter: int = 0
 
 
@@ -246,6 +247,43 @@ async def get(state: State, arguments: list[Any]) -> None:
 
 
 @statement
+async def channel_send(state: State, arguments: list[Any]) -> None:
+    await state.channels[arguments[0] % 2].send(arguments[0])
+
+
+@statement
+async def channel_receive(state: State, arguments: list[Any]) -> None:
+    await echo(await state.channels[arguments[0] % 2].receive())
+
+
+@statement
+async def channel_close(state: State, arguments: list[Any]) -> None:
+    state.channels[arguments[0] % 2].close()
+
+
+@statement
+async def select(state: State, arguments: list[Any]) -> None:
+    """Select among the drawn cases and the child statements, which go on as tasks that can be joined or cancelled."""
+    tasks = [Await(execute(state, child)) for child in arguments[1:]]
+    state.tasks += [task.future for task in tasks]
+    cases: list[Case[Any]] = [*[new_case(state, drawn) for drawn in arguments[0]], *tasks]
+    chosen = await workflow.select(*cases)
+    await echo([cases.index(chosen), chosen.result()])
+
+
+def new_case(state: State, drawn: str) -> Case[Any]:
+    kind, _, number = drawn.partition(" ")
+    match kind:
+        case "receive":
+            return Receive(state.channels[int(number)])
+        case "send":
+            return Send(state.channels[int(number)], state.counter)
+        case "signal":
+            return Receive(message)
+    return Default()
+
+
+@statement
 async def set_(state: State, arguments: list[Any]) -> None:
     state.event.set()
     state.counter += 1
@@ -276,7 +314,13 @@ async def call_soon(state: State, arguments: list[Any]) -> None:
 
 numbers = st.integers(0, 4)
 leaves = st.one_of(
-    st.tuples(st.sampled_from(["activity", "activity", "timer", "condition", "cancel", "put", "fail"]), numbers),
+    st.tuples(
+        st.sampled_from([
+            "activity", "activity", "timer", "condition", "cancel", "put", "fail", "channel_send", "channel_receive",
+            "channel_close",
+        ]),
+        numbers,
+    ),
     st.tuples(
         st.sampled_from([
             "receive", "receive_nowait", "side_effect", "broken_side_effect", "join", "locked", "get", "set", "wait",
@@ -289,10 +333,15 @@ NESTS = [
     "drop", "handle", "finally", "swallow",
 ]  # fmt: skip
 
+CASES = st.sampled_from(["receive 0", "receive 1", "send 0", "send 1", "signal", "signal", "default"])
+
 
 def nests(children: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     several = st.lists(children, min_size=1, max_size=3)
-    return st.builds(lambda kind, inner: (kind, *inner), st.sampled_from(NESTS), several)
+    return st.one_of(
+        st.builds(lambda kind, inner: (kind, *inner), st.sampled_from(NESTS), several),
+        st.builds(lambda cases, inner: ("select", cases, *inner), st.lists(CASES, max_size=3), several),
+    )
 
 
 trees = st.recursive(leaves, nests, max_leaves=12)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator
 from typing import Any
@@ -194,7 +195,28 @@ def test_receivers_that_gave_up_leave_nothing_behind() -> None:
         await anything.receive()
 
     ran = Run(main).finish()
-    assert list(ran.machine.signals._waiters) == ["anything"]
+    waiting = {name: len(channel._receivers) for name, channel in ran.machine.signals._channels.items()}
+    assert waiting == {"number": 0, "anything": 1}
+
+
+def test_names_that_are_used_once_are_forgotten() -> None:
+    async def main() -> int:
+        unread = [Signal(f"unread {one}", int) for one in range(3)]
+        waiting = asyncio.create_task(number.receive())
+        await asyncio.sleep(0)
+        for used_once in range(2000):
+            with contextlib.suppress(asyncio.QueueEmpty):
+                Signal(f"name {used_once}").receive_nowait()
+        await anything.receive()
+        return await waiting + sum([await signal.receive() for signal in unread])
+
+    ran = Run(main, signals=tuple(ev.CarriedSignal(f"unread {n}", signal("", n).value) for n in range(3)))
+    assert len(ran.machine.signals._channels) < 150
+    assert [one.name for one in ran.machine.signals.unread()] == ["unread 0", "unread 1", "unread 2"]
+    ran.signal("number", 10)
+    ran.signal("anything")
+    assert ran.result == 13
+    assert_replays(ran)
 
 
 def test_signals_that_came_with_the_start_are_first() -> None:
