@@ -9,7 +9,13 @@ from typing import assert_type
 
 from django_workflows import (
     Activity,
+    Await,
+    Case,
+    Channel,
+    Default,
+    Receive,
     RetryPolicy,
+    Send,
     Signal,
     WorkflowHandle,
     activity,
@@ -95,6 +101,42 @@ async def fulfil(order_id: int, cents: int = 100) -> Receipt:
     charge_card(1)  # error: unused-coroutine
     await notify(order_id, wrong)  # error: call-arg
     return receipt
+
+
+@workflow
+async def select(order_id: int) -> None:
+    counts: Channel[int] = Channel(capacity=3)
+    names = Channel[str]()
+    assert_type(await counts.receive(), int)
+    assert_type(names.receive_nowait(), str)
+    assert_type(len(counts), int)
+    async for name in names:
+        assert_type(name, str)
+    await counts.send(1)
+    names.send_nowait("one")
+
+    answered, counted, sent = Receive(approval), Receive(counts), Send(names, "two")
+    shipped, paid = Await(ship(order_id)), Await(asyncio.create_task(charge_card(1)))
+    assert_type(answered.result(), bool)
+    assert_type(counted.result(), int)
+    assert_type(shipped.result(), str)
+    assert_type(await paid.future, Receipt)
+    assert_type((await workflow.select(answered, answered)).result(), bool)
+    assert_type((await workflow.select(paid, paid)).result(), Receipt)
+    cases: list[Case[object]] = [answered, counted, shipped, paid, sent, Default()]
+    if await workflow.select(*cases) is counted:
+        await counts.send(counted.result())
+    same: Channel[int] = workflow.Channel()
+    await same.send(3)
+
+    await counts.send("x")  # error: arg-type
+    names.send_nowait(1)  # error: arg-type
+    Send(counts, "x")  # error: misc
+    Receive(3)  # error: arg-type
+    Await(3)  # error: arg-type
+    await workflow.select(answered, shipped.future)  # error: type-var
+    wrong: str = counted.result()  # error: assignment
+    assert wrong
 
 
 @workflow
