@@ -14,6 +14,7 @@ from .authoring.select import Await, Default
 from .authoring.signal import Signal
 from .authoring.workflow import Workflow
 from .authoring.workflow_class import WorkflowClass, workflow_of
+from .converters import register_type
 from .engine.channels import Channel, Receive, Send
 from .engine.selection import Case
 from .engine.steps import InstanceInfo
@@ -109,6 +110,7 @@ __all__ = [
     "activity",
     "get_handle",
     "register_activities",
+    "register_type",
     "workflow",
     "workflow_of",
 ]

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import msgspec.inspect
 
+from .converters import find_converter, note_decoder
 from .exceptions import RegistrationError
 
 __all__ = ["Decoder", "decoder_for", "describe_type", "resolve_annotations"]
@@ -85,31 +86,43 @@ def _build(annotation: Any, what: str) -> Decoder:
     elif annotation is typing.LiteralString:
         annotation = str
     try:
-        unknown = _classes_without_decoder(msgspec.inspect.type_info(annotation), set())
+        custom = _custom_classes(msgspec.inspect.type_info(annotation), set())
     except Exception as error:
         if not _has_type_variables(annotation):
             raise _not_decodable(annotation, what, str(error)) from error
-        unknown = [object]
+        custom = [object]
+    unknown = [cls for cls in custom if find_converter(cls) is None and not issubclass(cls, enum.Enum)]
     concrete = [cls for cls in unknown if cls is not object and cls.__module__ not in ("collections.abc", "typing")]
     if concrete and not _has_type_variables(annotation):
         names = ", ".join(describe_type(cls) for cls in concrete)
         raise _not_decodable(annotation, what, f"{names} has no JSON form that it can be decoded from")
+    for cls in custom:
+        note_decoder(cls)
     decoder: Decoder = msgspec.json.Decoder(Any if unknown else annotation, dec_hook=_from_builtin).decode
     return decoder
 
 
-def _from_builtin(cls: type, value: Any) -> Any:
-    """Decode an enum whose class has a metaclass of its own, as Django's TextChoices and IntegerChoices do."""
-    return cls(value)
+def _from_builtin(cls: Any, value: Any) -> Any:
+    converter = find_converter(typing.get_origin(cls) or cls)
+    if converter is None:
+        # An enum whose class has a metaclass of its own, as Django's TextChoices and IntegerChoices do.
+        return cls(value)
+    try:
+        return converter.decode(cls, value)
+    except (ValueError, TypeError):
+        raise
+    except Exception as error:  # one of the two above: msgspec adds to them where in the value this is
+        raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
-def _classes_without_decoder(info: object, seen: set[int]) -> list[type]:
+def _custom_classes(info: object, seen: set[int]) -> list[type]:
+    """Return the classes in an annotation that msgspec leaves to `_from_builtin`."""
     if id(info) in seen:
         return []
     seen.add(id(info))
     if isinstance(info, msgspec.inspect.CustomType):
-        return [] if issubclass(info.cls, enum.Enum) else [info.cls]
-    return [cls for part in _parts(info) for cls in _classes_without_decoder(part, seen)]
+        return [info.cls]
+    return [cls for part in _parts(info) for cls in _custom_classes(part, seen)]
 
 
 def _parts(info: object) -> Iterator[object]:
@@ -129,6 +142,6 @@ def _has_type_variables(annotation: Any) -> bool:
 def _not_decodable(annotation: Any, what: str, reason: str) -> RegistrationError:
     return RegistrationError(
         f"{what} is annotated {describe_type(annotation)}, which cannot be decoded from JSON: {reason}. "
-        f"Annotate it with plain types, a dataclass, TypedDict, NamedTuple, Enum, datetime, Decimal or UUID; "
-        f"pass other objects by an identifier such as a primary key."
+        f"Annotate it with plain types, a dataclass, TypedDict, NamedTuple, Enum, datetime, Decimal, UUID or a model; "
+        f"make other classes known with register_type()."
     )

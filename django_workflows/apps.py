@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from django.apps import AppConfig
+from django.core.signals import setting_changed
 from django.utils.module_loading import autodiscover_modules
 from django.utils.translation import gettext_lazy as _
 
-from . import registry
+from . import payloads, registry
 from .authoring import propagation
 from .authoring.runtime import bind_client
-from .conf import read_settings
+from .conf import SETTING, read_settings
 
 
 class DjangoWorkflowsConfig(AppConfig):
-    """Binds the client, registers the checks and finds each app's `workflows` module."""
+    """Binds the client, the codec and the checks, and finds each app's `workflows` module."""
 
     name = "django_workflows"
     verbose_name = _("Workflows")
@@ -28,4 +29,11 @@ class DjangoWorkflowsConfig(AppConfig):
         settings = read_settings().settings
         registry.set_atomic_database(settings.database)
         propagation.use_propagators(propagators.load(settings.propagators))
+        _use_codec(setting=SETTING)
+        setting_changed.connect(_use_codec, dispatch_uid="django_workflows.codec")
         autodiscover_modules("workflows")
+
+
+def _use_codec(*, setting: str, **kwargs: object) -> None:
+    if setting == SETTING:
+        payloads.use_codec(read_settings().settings.codec)

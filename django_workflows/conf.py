@@ -13,6 +13,9 @@ from typing import Annotated, Any, NamedTuple, get_type_hints
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
+from django.utils.module_loading import import_string
+
+from .codec import Codec
 
 SETTING = "DJANGO_WORKFLOWS"
 
@@ -81,6 +84,18 @@ def _paths(path: str, value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _codec(path: str, value: object) -> Codec | None:
+    if value is None:
+        return None
+    try:
+        codec: Codec = import_string(_text(path, value))()
+    except Exception as error:
+        raise ImproperlyConfigured(f"{path}, {value!r}, cannot be imported and called: {error}") from error
+    if not (callable(getattr(codec, "encode", None)) and callable(getattr(codec, "decode", None))):
+        raise _error(path, "the dotted path of a class with the methods encode and decode", value)
+    return codec
+
+
 Text = Annotated[str, _text]
 Paths = Annotated[tuple[str, ...], _paths]
 Seconds = Annotated[float, _number]
@@ -88,6 +103,7 @@ Count = Annotated[int, _integer(1)]
 Duration = Annotated[timedelta, _duration]
 Grace = Annotated[timedelta, _grace]
 Retention = Annotated[Mapping[str, timedelta] | None, _retention]
+CodecPath = Annotated[Codec | None, _codec]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +141,8 @@ class WorkflowSettings:
         "django_workflows.propagators.LanguagePropagator",
         "django_workflows.propagators.TimeZonePropagator",
     )
+    # What turns values into JSON and back, configured as the dotted path of its class; None is this package's own.
+    codec: CodecPath = None
     # Claims of one item that killed their worker before the item is set aside.
     crash_limit: Count = 5
 

@@ -12,11 +12,15 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-__all__ = ["Problem", "encode_json", "find_problem", "name_of_type"]
+from .converters import Converter, find_converter
+
+__all__ = ["Problem", "encode_json", "find_problem", "looks_unsafe", "name_of_type"]
 
 _LARGEST_INTEGER = 2**64 - 1
 _SMALLEST_INTEGER = -(2**63)
+_PLAIN_TYPES = frozenset({str, int, float, dict, list, tuple})
 _SURROGATE = re.compile("[\ud800-\udfff]").search
+_LONG_NUMBER = re.compile(rb"[0-9]{19}").search
 
 
 class Problem(NamedTuple):
@@ -30,6 +34,10 @@ class Problem(NamedTuple):
 
 
 def _to_builtin(value: object) -> object:
+    kind: Any = value.__class__  # of a lazy object, such as request.user, what it stands for
+    converter = find_converter(kind)
+    if converter is not None:
+        return converter.encode(value)
     # Django's choices, its SafeString and numpy's float64 are subclasses that msgspec does not know.
     if isinstance(value, enum.Enum):
         return value.value
@@ -45,6 +53,12 @@ def _to_builtin(value: object) -> object:
 encode_json = msgspec.json.Encoder(enc_hook=_to_builtin).encode
 
 
+def looks_unsafe(data: bytes) -> bool:
+    """Tell whether the JSON of a value gives a reason to look for problems in the value."""
+    # msgspec writes NaN and infinity as null; looking at the text is much cheaper than walking every value.
+    return b"null" in data or b"\\u0000" in data or _LONG_NUMBER(data) is not None
+
+
 def find_problem(value: object) -> Problem | None:
     """Find the first part of `value` that cannot be stored.
 
@@ -53,8 +67,13 @@ def find_problem(value: object) -> Problem | None:
     """
     if value is None or value is True or value is False:
         return None
-    if isinstance(value, enum.Enum):
-        return _inside(".value", value.value)
+    if type(value) not in _PLAIN_TYPES:
+        kind: Any = value.__class__
+        converter = find_converter(kind)
+        if converter is not None:
+            return _problem_of_converted(value, converter)
+        if isinstance(value, enum.Enum):
+            return _inside(".value", value.value)
     if isinstance(value, str):
         return _as_problem(_problem_of_text(value))
     if isinstance(value, (int, float)):
@@ -73,7 +92,7 @@ def find_problem(value: object) -> Problem | None:
 
 def name_of_type(value: object) -> str:
     """Name the type of `value` as an author would look it up: `int`, `shop.models.Order`."""
-    kind = type(value)
+    kind = value.__class__
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
@@ -122,6 +141,15 @@ def _problem_of_key(key: object) -> str | None:
     return None
 
 
+def _problem_of_converted(value: object, converter: Converter) -> Problem | None:
+    try:
+        stored = converter.encode(value)
+    except Exception as error:
+        return Problem("", f"is of type {name_of_type(value)}, which could not be encoded: {error or repr(error)}")
+    problem = find_problem(stored)
+    return problem and Problem(problem.where, f"{problem.reason} (in what is stored of {name_of_type(value)})")
+
+
 def _problem_of_leaf(value: object) -> str | None:
     if isinstance(value, msgspec.Raw):
         return None
@@ -160,14 +188,12 @@ def _short(key: object) -> str:
 
 def _advice(value: object, error: Exception) -> str:
     kind = type(value)
-    if hasattr(kind, "_meta") and hasattr(value, "pk"):
-        return "pass its primary key and load the object where it is used"
     if hasattr(kind, "as_manager"):
-        return "pass a list of primary keys or of values()"
+        return "pass a list of its objects, of primary keys or of values()"
     if kind.__name__ == "__proxy__":
         return "pass str() of the lazy text"
     if inspect.isawaitable(value):
         return "await it first and pass its result"
     if isinstance(value, Iterator):
         return "pass a list"
-    return "pass plain data, a dataclass or an identifier" if isinstance(error, TypeError) else str(error)
+    return "pass plain data or a dataclass, or see register_type()" if isinstance(error, TypeError) else str(error)

@@ -7,26 +7,39 @@ dataclass that dataclass. A value without an annotation comes back as plain JSON
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from threading import Lock
 from typing import Any
+from weakref import WeakSet
 
 import msgspec
 from msgspec import Raw
 
 from .annotations import Decoder, decoder_for, describe_type, resolve_annotations
+from .codec import Codec, JSONCodec, encode_with, reason_of, refuse_problem
 from .exceptions import PayloadError, PayloadTooLarge
-from .payload_checks import encode_json, find_problem, name_of_type
+from .payload_checks import encode_json, find_problem, looks_unsafe
 
-__all__ = ["CallSignature", "Payload", "Raw", "decode", "encode"]
+__all__ = ["CallSignature", "Payload", "Raw", "decode", "encode", "encode_plain", "use_codec"]
 
 Payload = bytes | str | Raw
 
 _EMPTY = inspect.Parameter.empty
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-_LONG_NUMBER = re.compile(rb"[0-9]{19}").search
+_codec: Codec | None = None  # None is this package's own
+_resolved: WeakSet[CallSignature] = WeakSet()
+_resolving = Lock()
 _split_arguments = msgspec.json.Decoder(tuple[list[Raw], dict[str, Raw]]).decode
+
+
+def use_codec(codec: Codec | None) -> None:
+    """Store and read all payloads with another codec from now on; None goes back to this package's own."""
+    global _codec
+    with _resolving:
+        _codec = codec
+        for signature in _resolved:
+            signature.forget()
 
 
 def encode(value: object, *, what: str, limit: int | None = None) -> bytes:
@@ -39,12 +52,25 @@ def encode(value: object, *, what: str, limit: int | None = None) -> bytes:
     django_workflows.exceptions.PayloadError: Cannot store argument 'prices' of shop.pay: [1] is nan, which ...
     """
     try:
-        data = encode_json(value)
-        problem = find_problem(value) if _looks_unsafe(data) else None
+        if _codec is None:
+            data = encode_json(value)
+            if looks_unsafe(data):
+                refuse_problem(value)
+        else:
+            data = encode_with(_codec, value)
     except Exception as error:
-        raise _cannot_encode(value, what, error) from error
-    if problem is not None:
-        raise PayloadError(f"Cannot store {what}: {problem}.")
+        raise _cannot_store(what, reason_of(value, error)) from error
+    if limit is not None and len(data) > limit:
+        raise _too_large(what, len(data), limit)
+    return data
+
+
+def encode_plain(value: object, *, what: str, limit: int | None = None) -> bytes:
+    """Encode as `encode` does without a codec of the project's: for what is no payload and is read as plain JSON."""
+    try:
+        data = JSONCodec().encode(value).encode()
+    except PayloadError as error:
+        raise _cannot_store(what, error) from error
     if limit is not None and len(data) > limit:
         raise _too_large(what, len(data), limit)
     return data
@@ -59,16 +85,11 @@ def decode(data: Payload, type: Any, *, what: str) -> Any:
     Traceback (most recent call last):
     django_workflows.exceptions.PayloadError: Cannot decode the result of shop.sizes to list[int]: Expected `int`, ...
     """
-    decoder = decoder_for(type, what=what)
+    decoder = decoder_for(type, what=what) if _codec is None else _decoder_with(_codec, type)
     try:
         return decoder(data)
     except Exception as error:
         raise _cannot_decode(type, what, error) from error
-
-
-def _looks_unsafe(data: bytes) -> bool:
-    # msgspec writes NaN and infinity as null; looking at the text is much cheaper than walking every value.
-    return b"null" in data or b"\\u0000" in data or _LONG_NUMBER(data) is not None
 
 
 def _too_large(what: str, size: int, limit: int) -> PayloadTooLarge:
@@ -78,14 +99,16 @@ def _too_large(what: str, size: int, limit: int) -> PayloadTooLarge:
     )
 
 
-def _cannot_encode(value: object, what: str, error: Exception) -> PayloadError:
-    try:
-        problem = None if isinstance(error, RecursionError) else find_problem(value)
-    except RecursionError as too_deep:
-        problem, error = None, too_deep
-    if isinstance(error, RecursionError):
-        return PayloadError(f"Cannot store {what}: the {name_of_type(value)} contains itself or is nested too deeply.")
-    return PayloadError(f"Cannot store {what}: {problem or f'the {name_of_type(value)} cannot be encoded: {error}'}.")
+def _decoder_for(annotation: Any, what: str) -> Decoder:
+    return decoder_for(annotation, what=what) if _codec is None else _decoder_with(_codec, annotation)
+
+
+def _decoder_with(codec: Codec, annotation: Any) -> Decoder:
+    return lambda data: codec.decode(data if isinstance(data, str) else bytes(data).decode(), annotation)
+
+
+def _cannot_store(what: str, reason: object) -> PayloadError:
+    return PayloadError(f"Cannot store {what}: {reason}.")
 
 
 def _cannot_decode(type: Any, what: str, error: Exception) -> PayloadError:
@@ -111,7 +134,10 @@ class CallSignature:
     TypeError: shop.charge() missing a required argument: 'order_id'
     """
 
-    __slots__ = ("_decoders", "_function", "_maximum", "_required", "_result_decoder", "_types", "name", "signature")
+    __slots__ = (
+        "__weakref__", "_decoders", "_function", "_maximum", "_required", "_result_decoder", "_types", "name",
+        "signature",
+    )  # fmt: skip
 
     def __init__(self, function: Callable[..., Any], signature: inspect.Signature, name: str) -> None:
         self.name = name
@@ -161,14 +187,16 @@ class CallSignature:
         if self._types is None:
             self._resolve()
         args, kwargs = self.bind(args, kwargs)
-        try:
-            data = encode_json((args, kwargs))
-            storable = not _looks_unsafe(data) or find_problem((args, kwargs)) is None
-        except Exception as error:
-            self._refuse_unstorable(args, kwargs)
-            raise _cannot_encode((args, kwargs), f"the arguments of {self.name}", error) from error
-        if not storable:
-            self._refuse_unstorable(args, kwargs)
+        data = None
+        if _codec is None:
+            try:  # in one go, which is much quicker than one argument after the other
+                data = encode_json((args, kwargs))
+                if looks_unsafe(data):
+                    refuse_problem((args, kwargs))
+            except Exception:
+                data = None
+        if data is None:
+            data = self._encode_each(args, kwargs)
         if limit is not None and len(data) > limit:
             raise _too_large(f"the arguments of {self.name}", len(data), limit)
         return data
@@ -205,17 +233,23 @@ class CallSignature:
         except Exception as error:
             raise _cannot_decode(self._resolve()["return"], f"the result of {self.name}", error) from error
 
+    def forget(self) -> None:
+        """Resolve the annotations again at the next use: another codec has other decoders."""
+        self._types = self._result_decoder = None
+
     def _resolve(self) -> dict[str, Any]:
-        if self._types is None:
-            types = resolve_annotations(self._function, self.signature, self.name)
-            decoders = {
-                parameter: decoder_for(annotation, what=self._describe(parameter))
-                for parameter, annotation in types.items()
-            }
-            self._result_decoder = decoders["return"]
-            self._decoders = [decoders[parameter.name] for parameter in self._parameters_of_kind(*_POSITIONAL)]
-            self._types = types
-        return self._types
+        with _resolving:
+            if self._types is None:
+                types = resolve_annotations(self._function, self.signature, self.name)
+                decoders = {
+                    parameter: _decoder_for(annotation, self._describe(parameter))
+                    for parameter, annotation in types.items()
+                }
+                self._result_decoder = decoders["return"]
+                self._decoders = [decoders[parameter.name] for parameter in self._parameters_of_kind(*_POSITIONAL)]
+                self._types = types
+                _resolved.add(self)
+            return self._types
 
     def _describe(self, parameter: str) -> str:
         return f"The result of {self.name}" if parameter == "return" else f"Parameter {parameter!r} of {self.name}"
@@ -223,14 +257,14 @@ class CallSignature:
     def _parameters_of_kind(self, *kinds: inspect._ParameterKind) -> list[inspect.Parameter]:
         return [parameter for parameter in self.signature.parameters.values() if parameter.kind in kinds]
 
-    def _refuse_unstorable(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        for name, _, value in self._pair(args, kwargs):
-            try:
-                problem = find_problem(value)
-            except RecursionError as error:
-                raise _cannot_encode(value, f"argument {name!r} of {self.name}", error) from error
-            if problem is not None:
-                raise PayloadError(f"Cannot store argument {name!r} of {self.name}: {problem}.")
+    def _encode_each(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
+        problem = find_problem(list(kwargs))
+        if problem is not None:
+            raise _cannot_store(f"the names of the arguments of {self.name}", problem)
+        values = [
+            Raw(encode(value, what=f"argument {name!r} of {self.name}")) for name, _, value in self._pair(args, kwargs)
+        ]
+        return encode_json((values[: len(args)], dict(zip(kwargs, values[len(args) :], strict=True))))
 
     def _decode_uncommon(self, raw_args: list[Raw], raw_kwargs: dict[str, Raw]) -> tuple[list[Any], dict[str, Any]]:
         try:

@@ -8,6 +8,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
+from django_workflows.codec import JSONCodec
 from django_workflows.conf import get_settings
 
 
@@ -33,6 +34,11 @@ def test_durations_may_be_numbers_of_seconds() -> None:
     assert settings.retention == {"completed": timedelta(seconds=60), "failed": timedelta(days=7)}
 
 
+def test_the_codec_is_made_from_its_path() -> None:
+    with override_settings(DJANGO_WORKFLOWS={"CODEC": "django_workflows.codec.JSONCodec"}):
+        assert isinstance(get_settings().codec, JSONCodec)
+
+
 @pytest.mark.parametrize(
     ("configured", "message"),
     [
@@ -49,6 +55,9 @@ def test_durations_may_be_numbers_of_seconds() -> None:
         ({"RETENTION": {"running": 1}}, r"\"RETENTION\"\]\['running'\] must be keyed by a closed status"),
         ({"RETENTION": {"failed": "1"}}, r'"RETENTION"\]\["failed"\] must be a timedelta'),
         ({"POLL_INTERVAL_MIN": 1}, r'"POLL_INTERVAL_MIN"\] must be at most DJANGO_WORKFLOWS\["POLL_INTERVAL_MAX"\]'),
+        ({"CODEC": 3}, r'"CODEC"\], 3, cannot be imported and called: .*must be a non-empty string'),
+        ({"CODEC": "nowhere.Codec"}, r"cannot be imported and called: No module named 'nowhere'"),
+        ({"CODEC": "builtins.int"}, r'"CODEC"\] must be the dotted path of a class with the methods encode and decode'),
         ([], r"DJANGO_WORKFLOWS must be a dict, found \[\] \(list\)"),
     ],
 )

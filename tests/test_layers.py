@@ -14,7 +14,19 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "django_workflows"
 
 MODULES = {
-    "values": ["exceptions", "annotations", "payload_checks", "payloads", "failures", "retries", "registry", "keys"],
+    "values": [
+        "exceptions",
+        "pydantic_models",
+        "converters",
+        "annotations",
+        "payload_checks",
+        "codec",
+        "payloads",
+        "failures",
+        "retries",
+        "registry",
+        "keys",
+    ],
     "engine": ["engine"],
     "authoring": ["authoring"],
     "base": ["conf", "models", "migrations", "observability"],

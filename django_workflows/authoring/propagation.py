@@ -68,7 +68,7 @@ def capture() -> dict[str, Any]:
         value = propagator.capture()
         if value is not None:
             # As it will come back from the database: a tuple is a list there.
-            encoded = payloads.encode(value, what=f"what propagator {propagator.name!r} captured")
+            encoded = payloads.encode_plain(value, what=f"what propagator {propagator.name!r} captured")
             captured[propagator.name] = msgspec.json.decode(encoded)
     return captured
 

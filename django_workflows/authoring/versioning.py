@@ -46,7 +46,7 @@ class Attributes:
         `WorkflowInstance.objects.filter(attributes__stage="paid")`.
         """
         machine = require_machine("workflow.set_attributes()")
-        encoded = payloads.encode(
+        encoded = payloads.encode_plain(
             attributes, what=f"attributes of {machine.info.workflow}", limit=machine.payload_limit
         )
         machine.decide(AttributesSet(command=machine.next_command(), attributes=msgspec.Raw(encoded)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import assert_type
+from typing import Any, assert_type
 
 from django_workflows import (
     Activity,
@@ -20,6 +20,7 @@ from django_workflows import (
     WorkflowHandle,
     activity,
     get_handle,
+    register_type,
     workflow,
 )
 
@@ -27,6 +28,28 @@ from django_workflows import (
 @dataclass
 class Receipt:
     number: str
+
+
+class Money:
+    def __init__(self, cents: int) -> None:
+        self.cents = cents
+
+
+class Euros(Money):
+    pass
+
+
+def money_from(cls: type[Money], data: Any) -> Money:
+    return cls(data)
+
+
+register_type(Money, encode=lambda money: money.cents, decode=lambda cls, data: cls(data), subclasses=True)
+register_type(Euros, encode=lambda euros: {"cents": euros.cents}, decode=lambda cls, data: cls(data["cents"]))
+register_type(Money, encode=vars, decode=money_from)
+register_type(Money, encode=lambda money: money.euros, decode=money_from)  # error: attr-defined
+register_type(Money, encode=vars, decode=lambda cls, data: 3)  # error: return-value
+register_type(Euros, encode=vars, decode=money_from)  # error: arg-type
+register_type(Money, encode=vars)  # error: call-arg
 
 
 @activity

@@ -63,13 +63,6 @@ class Plain:
     pass
 
 
-class FakeModel:
-    """Looks like a Django model instance."""
-
-    _meta = object()
-    pk = 3
-
-
 ADDRESS: Address = {"city": "Zürich", "since": date(2020, 2, 29)}
 ORDER = Order(1, Decimal("10.50"), ADDRESS, {Colour.RED}, parent=Order(2, Decimal("0"), ADDRESS))
 
@@ -203,7 +196,7 @@ def test_value_that_cannot_be_stored_faithfully_is_refused_with_place_and_reason
     ("value", "expected"),
     [
         (Plain(), "test_payloads.Plain"),
-        ([FakeModel()], "primary key"),
+        ([Plain()], "register_type()"),
         ({"c": (number for number in [1])}, "generator, which cannot be encoded as JSON; pass a list"),
         (Refund, "type"),
         ({(1, 2): 3}, "[key (1, 2)] is of type tuple"),
