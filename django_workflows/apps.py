@@ -7,14 +7,14 @@ from django.core.signals import setting_changed
 from django.utils.module_loading import autodiscover_modules
 from django.utils.translation import gettext_lazy as _
 
-from . import payloads, registry
+from . import model_objects, payloads, registry
 from .authoring import propagation
 from .authoring.runtime import bind_client
 from .conf import SETTING, read_settings
 
 
 class DjangoWorkflowsConfig(AppConfig):
-    """Binds the client, the codec and the checks, and finds each app's `workflows` module."""
+    """Binds the client, the codec and the checks, makes model objects known, finds each app's `workflows` module."""
 
     name = "django_workflows"
     verbose_name = _("Workflows")
@@ -29,6 +29,7 @@ class DjangoWorkflowsConfig(AppConfig):
         settings = read_settings().settings
         registry.set_atomic_database(settings.database)
         propagation.use_propagators(propagators.load(settings.propagators))
+        model_objects.register()
         _use_codec(setting=SETTING)
         setting_changed.connect(_use_codec, dispatch_uid="django_workflows.codec")
         autodiscover_modules("workflows")

@@ -54,6 +54,23 @@ class PayloadTooLarge(PayloadError):
     """An encoded value exceeds the configured limit."""
 
 
+class ObjectNotFound(WorkflowsError):
+    """A model object that was passed or returned has no row any more.
+
+    `label` names the model, such as "shop.order"; `pk` is the primary key as it is stored; `where` says what named the
+    object. An activity that fails with it is not tried again.
+    """
+
+    def __init__(self, label: str, pk: object, where: str) -> None:
+        super().__init__(label, pk, where)
+        self.label = label
+        self.pk = pk
+        self.where = where
+
+    def __str__(self) -> str:
+        return f"no {self.label} with the primary key {self.pk!r} exists any more; {self.where} named it"
+
+
 # The author's mistakes, found at import or while a workflow runs.
 
 

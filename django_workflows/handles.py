@@ -21,6 +21,7 @@ from .exceptions import (
     WorkflowTerminated,
 )
 from .failures import Failure
+from .model_objects import fetched_result
 from .models import HistoryEvent, InstanceStatus, WorkflowInstance
 from .store import messages, retention
 from .store.database import Database
@@ -80,8 +81,9 @@ class WorkflowHandle(Generic[R]):
         """Wait for the instance to close and return its result; follows continue-as-new.
 
         `timeout` in seconds: raises TimeoutError after it and leaves the instance alone. Raises WorkflowFailed,
-        WorkflowCancelled or WorkflowTerminated for an instance that closed that way, InstanceNotFound, and
-        ResultInTransactionError where the wait would be for a commit of the caller's own.
+        WorkflowCancelled or WorkflowTerminated for an instance that closed that way, InstanceNotFound, ObjectNotFound
+        for a result whose row is gone, and ResultInTransactionError where the wait would be for a commit of the
+        caller's own.
         """
         wait = Wait(timeout)
         return self._result_of(wait.until(lambda: self._closed_row(wait)))
@@ -139,9 +141,10 @@ class WorkflowHandle(Generic[R]):
         input = msgspec.Raw(handler.signature.encode_arguments(args, kwargs, get_settings().max_payload_bytes))
         machine = replayer.replay(self._database, row.pk)
         try:
-            return handler.signature.decode_result(machine.query(handler.name, input))
+            answer = machine.query(handler.name, input)
         finally:
             machine.dispose()
+        return fetched_result(handler.signature, answer, f"the answer of {handler.name} of {self.instance_id!r}")
 
     @overload
     async def aquery(self, query: QueryHandler[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
@@ -269,11 +272,8 @@ class WorkflowHandle(Generic[R]):
         match row.status:
             case InstanceStatus.COMPLETED:
                 workflow = registry.workflows.get(row.name) if self._workflow is None else self._workflow.definition
-                if workflow is None:
-                    value: Any = msgspec.json.decode(row.result or "null")
-                else:
-                    value = workflow.signature.decode_result(row.result or "null")
-                result: R = value
+                signature = None if workflow is None else workflow.signature
+                result: R = fetched_result(signature, row.result or "null", f"the result of {where}")
                 return result
             case InstanceStatus.CANCELLED:
                 raise WorkflowCancelled(f"{where} was cancelled")

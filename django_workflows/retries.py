@@ -10,14 +10,14 @@ from datetime import timedelta
 from random import Random
 from typing import Any
 
-from .exceptions import ActivityError
+from .exceptions import ActivityError, ObjectNotFound
 from .failures import Failure, dotted_name, find_class
 
 __all__ = ["DEFAULT_RETRY", "RetryPolicy"]
 
 # Up to here a float of seconds keeps every microsecond.
 _LONGEST_INTERVAL = timedelta(days=36_525)
-_CANCELLED = dotted_name(asyncio.CancelledError)
+_NEVER_RETRIED = {dotted_name(asyncio.CancelledError), dotted_name(ObjectNotFound)}
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class RetryPolicy:
     def may_retry(self, error: BaseException | Failure, attempt: int) -> bool:
         """Tell whether `error` in attempt number `attempt`, counted from 1, leaves another attempt.
 
-        A cancellation is never retried. Of an exception group every member has to permit the retry.
+        A cancellation and ObjectNotFound are never retried. Of an exception group every member has to permit the retry.
         """
         if self.max_attempts is not None and attempt >= self.max_attempts:
             return False
@@ -103,7 +103,7 @@ class RetryPolicy:
         else:
             stopped, members = False, getattr(error, "exceptions", ()) if isinstance(error, BaseExceptionGroup) else ()
         names = set(_names(error))
-        if stopped or _CANCELLED in names:
+        if stopped or not names.isdisjoint(_NEVER_RETRIED):
             return False
         refused = {entry if isinstance(entry, str) else dotted_name(entry) for entry in self.non_retryable}
         return names.isdisjoint(refused) and all(self._permits(member) for member in members)

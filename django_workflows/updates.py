@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from typing import Any, Generic, TypeVar
 
-import msgspec
 from asgiref.sync import sync_to_async
 
 from . import registry, wakeups
@@ -20,6 +19,7 @@ from .exceptions import (
     UpdateRejected,
 )
 from .failures import Failure
+from .model_objects import fetched_result
 from .models import WorkflowInstance, WorkflowUpdate
 from .store import messages
 from .store.database import Database
@@ -73,7 +73,7 @@ class UpdateHandle(Generic[R]):
     async def aresult(self, timeout: float | None = None) -> R:
         """Wait for the answer from async code; see `result`."""
         wait = Wait(timeout)
-        return self._result_of(await wait.auntil(lambda: self._answered_row(wait)))
+        return await sync_to_async(self._result_of)(await wait.auntil(lambda: self._answered_row(wait)))
 
     def _answered_row(self, wait: Wait) -> WorkflowUpdate | None:
         row = self.describe()
@@ -101,9 +101,8 @@ class UpdateHandle(Generic[R]):
         where = f"update {row.name!r} of {self.instance_id!r}"
         if row.status == _Status.COMPLETED:
             stored = row.result or "null"
-            value: R = (
-                msgspec.json.decode(stored) if self._handler is None else self._handler.signature.decode_result(stored)
-            )
+            signature = None if self._handler is None else self._handler.signature
+            value: R = fetched_result(signature, stored, f"the result of {where}")
             return value
         failure = Failure.decode(row.failure or "")
         cause = failure.rebuild()

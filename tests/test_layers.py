@@ -29,7 +29,7 @@ MODULES = {
     ],
     "engine": ["engine"],
     "authoring": ["authoring"],
-    "base": ["conf", "models", "migrations", "observability"],
+    "base": ["conf", "models", "model_objects", "migrations", "observability"],
     "store": ["store"],
     "runtime": ["client", "handles", "updates", "waiting", "worker", "wakeups", "replayer", "propagators"],
     "edges": ["inspection", "admin", "views", "urls", "templatetags", "management", "testing", "apps", "checks"],

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
@@ -21,6 +22,7 @@ from django_workflows.authoring.attempt import ActivityInfo, AttemptContext, cur
 from django_workflows.conf import get_settings
 from django_workflows.engine.events import ActivityCompleted
 from django_workflows.exceptions import ActivityTimeout
+from django_workflows.model_objects import afetched, fetched
 from django_workflows.payloads import Raw
 from django_workflows.registry import ActivityDefinition
 from django_workflows.store import activities as store
@@ -240,10 +242,10 @@ class ActivityPool:
         _freshen_connections()
         try:
             propagation.restore(task.options.get("context", {}))
-            args, kwargs = definition.signature.decode_arguments(task.input)
             if definition.atomic:
-                self._run_atomic(attempt, args, kwargs)
+                self._run_atomic(attempt)
                 return AttemptResult(task)
+            args, kwargs = fetched(*_arguments(attempt))
             value = definition.callable()(*args, **kwargs)
             return AttemptResult(task, result=definition.signature.encode_result(value, self._limit))
         except store.LeaseLost:
@@ -253,9 +255,10 @@ class ActivityPool:
         finally:
             _freshen_connections()
 
-    def _run_atomic(self, attempt: Attempt, args: list[Any], kwargs: dict[str, Any]) -> None:
+    def _run_atomic(self, attempt: Attempt) -> None:
         task, definition = attempt.task, attempt.definition
         with transaction.atomic(using=self.database.alias, durable=True):
+            args, kwargs = fetched(*_arguments(attempt))
             value = definition.callable()(*args, **kwargs)
             payload = definition.signature.encode_result(value, self._limit)
             event = ActivityCompleted(task.key.command, Raw(payload))
@@ -296,7 +299,7 @@ class ActivityPool:
         async with ThreadSensitiveContext() as own_thread:
             try:
                 propagation.restore(task.options.get("context", {}))
-                args, kwargs = definition.signature.decode_arguments(task.input)
+                args, kwargs = await afetched(*_arguments(attempt))
                 value = await definition.callable()(*args, **kwargs)
                 result = AttemptResult(task, result=definition.signature.encode_result(value, self._limit))
             except BaseException as error:
@@ -305,6 +308,12 @@ class ActivityPool:
             if own_thread in SyncToAsync.context_to_thread_executor:
                 await sync_to_async(connections.close_all)()
         self._finish(attempt, result)
+
+
+def _arguments(attempt: Attempt) -> tuple[Callable[[], tuple[list[Any], dict[str, Any]]], str]:
+    """Return how an attempt's arguments are decoded, and where they come from."""
+    task = attempt.task
+    return partial(attempt.definition.signature.decode_arguments, task.input), f"the arguments of {task.name}"
 
 
 def _cancel_coroutine(attempt: Attempt) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_workflows.exceptions import ActivityError
+from django_workflows.exceptions import ActivityError, ObjectNotFound
 from django_workflows.failures import Failure
 from django_workflows.retries import DEFAULT_RETRY, RetryPolicy
 
@@ -110,6 +110,13 @@ def test_name_of_a_class_that_is_not_loaded_matches_its_failure() -> None:
 def test_cancellation_is_never_retried() -> None:
     assert not RetryPolicy().may_retry(asyncio.CancelledError(), 1)
     assert not RetryPolicy().may_retry(Failure.of(asyncio.CancelledError()), 1)
+
+
+def test_activity_whose_object_is_gone_is_never_tried_again() -> None:
+    gone = ObjectNotFound("shop.order", 17, "the arguments of shop.charge")
+
+    assert not RetryPolicy().may_retry(gone, 1)
+    assert not RetryPolicy().may_retry(Failure.decode(Failure.of(gone).encode()), 1)
 
 
 def test_failure_marked_non_retryable_is_not_retried() -> None:
