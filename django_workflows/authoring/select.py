@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from django_workflows.engine.selection import Case, Selection, choose
@@ -30,7 +31,7 @@ class Await(Case[T_co]):
 
     def _park(self, selection: Selection[Any]) -> Callable[[], object]:
         self.future.add_done_callback(selection.wake)
-        return lambda: self.future.remove_done_callback(selection.wake)
+        return partial(self.future.remove_done_callback, selection.wake)
 
 
 class Default(Case[None]):

@@ -231,6 +231,19 @@ def test_outside_a_workflow_it_is_an_error() -> None:
         number.receive_nowait()
 
 
+def test_a_side_effect_cannot_take_one() -> None:
+    async def main() -> int:
+        await anything.receive()
+        with pytest.raises(NotInWorkflowError, match="found one that uses a signal"):
+            workflow.side_effect(number.receive_nowait)
+        return number.receive_nowait()
+
+    ran = Run(main)
+    ran.send(signal("number", 1), signal("anything"))
+    assert ran.result == 1
+    assert_replays(ran)
+
+
 def test_a_condition_over_signals_handled_by_a_task() -> None:
     async def main() -> int:
         total = 0
