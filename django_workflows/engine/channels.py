@@ -85,7 +85,7 @@ class Channel(Source[T]):
     async def send(self, value: T) -> None:
         """Wait until a receiver or the buffer takes the value; raises ChannelClosed if the channel is closed.
 
-        Cancelling it takes the value back, unless a receiver has it by then.
+        Cancelling it takes the value back, unless the channel has accepted it by then.
         """
         (await choose([Send(self, value)])).result()
 
