@@ -19,7 +19,7 @@ help:
 	@echo "make test    run the tests on SQLite, and on PostgreSQL and MariaDB where they answer"
 	@echo "make lint    check style and format"
 	@echo "make types   check types"
-	@echo "make bench   run the benchmarks"
+	@echo "make bench   run the benchmarks that have not been run yet, an hour for all; ARGS=--help tells more"
 	@echo "make docs    check the links of the documentation"
 
 # What the package itself needs, and no more: the demo starts fast.
@@ -41,6 +41,10 @@ $(VENV)/mysql.stamp: $(VENV)/dev.stamp
 	elif [ -n "$$CI" ]; then cat $(VENV)/mysql.log; exit 1; \
 	else echo "mysqlclient cannot be built (Debian: apt install libmariadb-dev gcc pkg-config; log: $(VENV)/mysql.log): going on without MariaDB"; fi
 
+$(VENV)/bench.stamp: $(VENV)/dev.stamp
+	$(PIP) --group bench
+	@touch $@
+
 demo: $(VENV)/run.stamp
 	@$(BIN)/python -m example_project.demo $(ARGS)
 
@@ -58,7 +62,7 @@ lint: $(VENV)/dev.stamp
 types: $(VENV)/dev.stamp
 	$(BIN)/mypy django_workflows example_project
 
-bench: $(VENV)/dev.stamp $(VENV)/mysql.stamp
+bench: $(VENV)/bench.stamp $(VENV)/mysql.stamp
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 docs:

@@ -1,33 +1,83 @@
-"""Measures every database that answers, one after the other, and prints a table."""
+"""Measures what is missing, then renders the report: `python -m benchmarks [PART[/CASE] ...]`.
+
+Cases are independent of each other. One that was measured with the same sizes and the same engine is not measured
+again, so an interrupted run goes on where it stopped. `--small` tries out in minutes whether everything works.
+"""
 
 from __future__ import annotations
 
-import json
-import subprocess
+import argparse
+import os
+import signal
 import sys
+import time
+from pathlib import Path
+from typing import Any, NoReturn
 
-from .databases import environment
+import django
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "benchmarks.settings")
+django.setup()
+
+from benchmarks import report, sizes  # noqa: E402
+from benchmarks.case import Case  # noqa: E402
+from benchmarks.parts import PARTS  # noqa: E402
+from benchmarks.results import ROOT, Results  # noqa: E402
+from benchmarks.runner import Runner  # noqa: E402
+from benchmarks.sizes import Sizes  # noqa: E402
 
 
-def main() -> None:
-    rows = []
-    for vendor in ("sqlite", "postgresql", "mariadb"):
-        command = [sys.executable, "-m", "benchmarks.measure", *sys.argv[1:]]
-        done = subprocess.run(command, env=environment(vendor), capture_output=True, text=True)
-        if done.returncode:
-            print(f"{vendor}: not measured\n{done.stderr[-2000:]}", file=sys.stderr)
-            continue
-        rows.append(json.loads(done.stdout.splitlines()[-1]))
-    print("| database | activities/s | start to result, idle worker: p50, p99 ms | same, announced: p50, p99 ms |"
-          " statements, commits per activity |")  # fmt: skip
-    print("| --- | --- | --- | --- | --- |")
-    for row in rows:
-        idle, announced = row["latency"], row["latency_in_process"]
-        print(
-            f"| {row['vendor']} | {row['rate']:,.0f} | {idle['p50']:.1f}, {idle['p99']:.1f} "
-            f"| {announced['p50']:.1f}, {announced['p99']:.1f} | {row['statements']:.2f}, {row['commits']:.3f} |"
-        )
+def main() -> int:
+    options = _parser().parse_args()
+    cases = _selected(options)
+    if options.list:
+        for case in cases:
+            print(f"{case.label:40} {case.database:12} at most {case.timeout / 60:.0f} min  {case.parameters}")
+        return 0
+    folder = ROOT / "build" / ("benchmarks-small" if options.small else "benchmarks")
+    results = Results(options.results or folder / "results.jsonl")
+    failed = 0
+    if not options.render:
+        signal.signal(signal.SIGTERM, _interrupt)  # so that a case is ended and its databases are dropped
+        ends = time.monotonic() + 60 * options.minutes if options.minutes else float("inf")
+        failed = Runner(results, again=options.again, ends=ends).run(cases)
+    # Figures of a trial run say nothing: they stay beside its results.
+    target = folder / "performance.md" if options.small else ROOT / "docs" / "performance.md"
+    report.write(results, target)
+    print(f"rendered {target.relative_to(ROOT)} from {results.path}")
+    return 1 if failed else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    add: Any = parser.add_argument
+    add("selected", nargs="*", metavar="PART[/CASE]", help=f"of {', '.join(PARTS)}; all unless some are named")
+    add("--small", action="store_true", help="tiny sizes, to try out whether it works; does not touch docs/")
+    add("--again", action="store_true", help="measure even what has been measured")
+    add("--minutes", type=float, metavar="N", help="begin no case after this time; the next run goes on")
+    add("--results", type=Path, metavar="FILE", help="default: build/benchmarks/results.jsonl")
+    add("--render", action="store_true", help="measure nothing, render what there is")
+    add("--list", action="store_true", help="print the cases")
+    sizes.add_options(parser)
+    return parser
+
+
+def _selected(options: argparse.Namespace) -> list[Case]:
+    chosen = sizes.from_options(options, Sizes.small() if options.small else Sizes())
+    cases = [case for part in PARTS.values() for case in part.cases(chosen)]
+    for name in options.selected:
+        if not any(_matches(case, name) for case in cases):
+            sys.exit(f"expected a part or a case, found {name!r}; see --list")
+    return [case for case in cases if not options.selected or any(_matches(case, name) for name in options.selected)]
+
+
+def _matches(case: Case, name: str) -> bool:
+    return case.part == name or case.label == name or case.label.startswith(f"{name}/")
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,41 +1,109 @@
-"""A fresh database for each vendor, made with the vendor's own maintenance connection."""
+"""Databases of the benchmarks' own, made and dropped with each vendor's maintenance connection."""
 
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from django.conf import settings
-from django.core.management import call_command
-from django.db import connections
+from tests.settings import database as configuration
+from tests.settings import sqlite_path
+
+VENDORS = ("postgresql", "sqlite", "mariadb")
 
 
-def make_fresh() -> None:
-    """Drop and create the benchmark database of the configured vendor, and migrate it."""
-    config: dict[str, Any] = settings.DATABASES["default"]
-    name = config["NAME"]
-    match config["ENGINE"].rpartition(".")[2]:
-        case "sqlite3":
-            for suffix in ("", "-wal", "-shm"):
-                Path(name + suffix).unlink(missing_ok=True)
-        case "postgresql":
-            import psycopg
-
-            with psycopg.connect(host=config["HOST"], user=config["USER"], dbname="postgres", autocommit=True) as link:
-                link.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-                link.execute(f'CREATE DATABASE "{name}"')
-        case "mysql":
-            import MySQLdb
-
-            link = MySQLdb.connect(host=config["HOST"], user=config["USER"], password=config["PASSWORD"])
-            with link.cursor() as cursor:
-                cursor.execute(f"DROP DATABASE IF EXISTS `{name}`")
-                cursor.execute(f"CREATE DATABASE `{name}` CHARACTER SET utf8mb4")
-            link.close()
-    connections.close_all()
-    call_command("migrate", verbosity=0)
+def environment(vendor: str, name: str) -> dict[str, str]:
+    """Return the environment of a process that works in a database."""
+    settings = {"DATABASE": vendor, "DATABASE_NAME": name, "DJANGO_SETTINGS_MODULE": "benchmarks.settings"}
+    return {**os.environ, **settings, "PYTHONUNBUFFERED": "1"}
 
 
-def environment(vendor: str) -> dict[str, str]:
-    return {**os.environ, "DATABASE": vendor, "DJANGO_SETTINGS_MODULE": "benchmarks.settings"}
+def postgresql_url(name: str) -> str:
+    config = configuration("postgresql")
+    return f"postgresql://{config['USER']}@{config['HOST']}:{config['PORT']}/{name}"
+
+
+def create(vendor: str, name: str) -> None:
+    """Make an empty database, in the place of one that has the name."""
+    if vendor == "sqlite":
+        _remove_files(sqlite_path(name))
+        return
+    with _maintenance(vendor) as execute:
+        _drop(vendor, execute, name)
+        execute(f"CREATE DATABASE {name}" + (" CHARACTER SET utf8mb4" if vendor == "mariadb" else ""))
+
+
+def drop_all(vendor: str, prefix: str) -> None:
+    """Drop every database whose name begins with the prefix."""
+    if vendor == "sqlite":
+        for path in Path(tempfile.gettempdir()).glob(f"{prefix}*.sqlite3"):
+            _remove_files(str(path))
+        return
+    names = "SELECT datname FROM pg_database" if vendor == "postgresql" else "SHOW DATABASES"
+    with _maintenance(vendor) as execute:
+        for (name,) in execute(names):
+            if name.startswith(prefix):
+                _drop(vendor, execute, name)
+
+
+def server_version(vendor: str) -> str:
+    """Return the version of the server, and how it promises that commits last."""
+    if vendor == "sqlite":
+        import sqlite3
+
+        return f"{sqlite3.sqlite_version} (WAL, synchronous=NORMAL)"
+    flag = "innodb_flush_log_at_trx_commit" if vendor == "mariadb" else "synchronous_commit"
+    with _maintenance(vendor) as execute:
+        (version,) = next(iter(execute("SELECT version()" if vendor == "mariadb" else "SHOW server_version")))
+        value = next(iter(execute(f"SHOW VARIABLES LIKE '{flag}'" if vendor == "mariadb" else f"SHOW {flag}")))[-1]
+    return f"{version.split('-')[0].split(' ')[0]} ({flag}={value})"
+
+
+def _drop(vendor: str, execute: Callable[[str], Any], name: str) -> None:
+    execute(f"DROP DATABASE IF EXISTS {name}" + (" WITH (FORCE)" if vendor == "postgresql" else ""))
+
+
+def _remove_files(path: str) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        Path(path + suffix).unlink(missing_ok=True)
+
+
+@contextmanager
+def _maintenance(vendor: str) -> Iterator[Callable[[str], Any]]:
+    """Yield a function that executes a statement and returns its rows."""
+    config = configuration(vendor)
+    link: Any
+    if vendor == "postgresql":
+        import psycopg
+
+        link = psycopg.connect(postgresql_url("postgres"), autocommit=True)
+    else:
+        import MySQLdb
+
+        link = MySQLdb.connect(host=config["HOST"], user=config["USER"], password=config["PASSWORD"])
+    cursor = link.cursor()
+
+    def execute(statement: str) -> Any:
+        cursor.execute(statement)
+        return cursor.fetchall() if cursor.description else ()
+
+    try:
+        yield execute
+    finally:
+        link.close()
+
+
+def why_unreachable(vendor: str) -> str:
+    """Return the reason why a database cannot be used, or nothing."""
+    try:
+        server_version(vendor)
+    except Exception as error:  # each driver has errors of its own, and may be missing
+        return " ".join(str(error).split()) or type(error).__name__
+    return ""
+
+
+def reachable() -> list[str]:
+    return [vendor for vendor in VENDORS if not why_unreachable(vendor)]

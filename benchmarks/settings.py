@@ -11,3 +11,5 @@ ROOT_URLCONF = None
 MIDDLEWARE: list[str] = []
 DEBUG = False
 DJANGO_WORKFLOWS: dict[str, object] = {}
+if "STICKY_CACHE_SIZE" in os.environ:
+    DJANGO_WORKFLOWS["STICKY_CACHE_SIZE"] = int(os.environ["STICKY_CACHE_SIZE"])

@@ -1,0 +1,84 @@
+"""How long an idle worker takes to notice and to act, beside the cost of one commit of the same database."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+from django.db import connection, transaction
+
+from benchmarks import databases, workflows
+from benchmarks.case import Case
+from benchmarks.figures import quantiles
+from benchmarks.instrumented import instrumented_worker, silence_announcements
+from benchmarks.sizes import Sizes
+from benchmarks.systems.ours import make_database
+
+NAME = "latency"
+_TIMEOUT = 60.0
+
+
+def cases(sizes: Sizes) -> Iterator[Case]:
+    for vendor in databases.VENDORS:
+        for announced in (True, False):
+            parameters = {"announced": announced, **sizes.only("samples", "pause", "chained", "threads")}
+            yield Case(NAME, f"{vendor}/{'announced' if announced else 'polling'}", vendor, 900, parameters)
+
+
+def measure(case: Case) -> dict[str, Any]:
+    samples, pause, chained = (case.parameters[name] for name in ("samples", "pause", "chained"))
+    make_database()
+    announced = case.parameters["announced"]
+    if not announced:
+        silence_announcements()
+    with instrumented_worker(threads=case.parameters["threads"], announcements=announced):
+        workflows.timed.start(1).result(timeout=_TIMEOUT)
+        starts = [_start(pause) for _ in range(samples)]
+        reactions = _signals(samples, pause)
+        commits = _commits(chained)
+        times = workflows.timed.start(chained).result(timeout=_TIMEOUT * 5)
+        commits += _commits(chained)
+    return {
+        "start_to_activity": quantiles([begun for begun, _ in starts]),
+        "start_to_result": quantiles([done for _, done in starts]),
+        "signal_to_activity": quantiles(reactions),
+        "per_activity": quantiles([later - earlier for earlier, later in pairwise(times)]),
+        "commit": quantiles(commits),
+    }
+
+
+def _start(pause: float) -> tuple[float, float]:
+    """Return the seconds from a start to its activity, and to its result."""
+    time.sleep(pause * random.uniform(0.8, 1.2))
+    started = time.monotonic()
+    (begun,) = workflows.timed.start(1).result(timeout=_TIMEOUT)
+    return begun - started, time.monotonic() - started
+
+
+def _signals(samples: int, pause: float) -> list[float]:
+    """Return the seconds from each signal to the activity that it leads to."""
+    handle = workflows.reacting.start(samples)
+    sent = []
+    for _ in range(samples):
+        time.sleep(pause * random.uniform(0.8, 1.2))
+        sent.append(time.monotonic())
+        handle.signal(workflows.poke)
+    reacted = handle.result(timeout=_TIMEOUT)
+    return [later - earlier for earlier, later in zip(sent, reacted, strict=True)]
+
+
+def _commits(count: int) -> list[float]:
+    """Return the seconds of transactions that insert one row as wide as an event."""
+    times = []
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE IF NOT EXISTS benchmark_commit (id integer PRIMARY KEY, data varchar(200))")
+        cursor.execute("DELETE FROM benchmark_commit")
+        for number in range(count):
+            started = time.perf_counter()
+            with transaction.atomic():
+                cursor.execute("INSERT INTO benchmark_commit VALUES (%s, %s)", [number, "x" * 200])
+            times.append(time.perf_counter() - started)
+    return times
