@@ -66,7 +66,7 @@ def _replay(length: int) -> tuple[float, float]:
         held = stepping.build(loaded, watch)
         replays.append(time.perf_counter() - read)
         loads.append(read - started)
-        assert held.machine is not None and len(loaded.history) == length
+        assert held.machine is not None and held.machine.history_length == length
         held.machine.dispose()
     watch.stop()
     return statistics.median(loads), statistics.median(replays)
