@@ -11,12 +11,13 @@ BIN := $(VENV)/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 EXAMPLE := DJANGO_SETTINGS_MODULE=example_project.settings $(BIN)/python
 
-.PHONY: help demo serve test lint types bench docs clean
+.PHONY: help demo serve test nightly lint types bench docs clean
 
 help:
 	@echo "make demo    run the example project's workflows once, in the terminal"
 	@echo "make serve   serve the example project on http://127.0.0.1:8000/"
 	@echo "make test    run the tests on SQLite, and on PostgreSQL and MariaDB where they answer"
+	@echo "make nightly draw 50,000 workflows, and check that their histories replay"
 	@echo "make lint    check style and format"
 	@echo "make types   check types"
 	@echo "make bench   run the benchmarks that have not been run yet, an hour for all; ARGS=--help tells more"
@@ -54,6 +55,9 @@ serve: $(VENV)/run.stamp
 
 test: $(VENV)/dev.stamp $(if $(filter mariadb,$(DATABASES)),$(VENV)/mysql.stamp)
 	@$(BIN)/python -m tests.run_all $(ARGS)
+
+nightly: $(VENV)/dev.stamp
+	@GENERATED_CASES=50000 $(BIN)/python -m pytest tests/engine/test_generated.py tests/engine/test_channels_generated.py $(ARGS)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

@@ -196,28 +196,11 @@ class ObjectHandlers:
         self._definition, self._table, self._instance = definition, definition.handlers, instance
         self._limit = limit
 
-    def signal(self, name: str, value: Raw) -> Coroutine[Any, Any, None] | None:
-        handler = self._table.signals.get(name)
-        return None if handler is None else self._handle_signal(handler, value)
+    def handles_signal(self, name: str) -> bool:
+        return name in self._table.signals
 
-    def check_update(self, name: str, input: Raw) -> None:
-        handler = self._find("update", self._table.updates, name)
-        args, kwargs = handler.signature.decode_arguments(input)
-        if handler.validator is not None:
-            handler.validator(self._instance, *args, **kwargs)
-
-    def update(self, name: str, input: Raw) -> Coroutine[Any, Any, bytes]:
-        handler = self._find("update", self._table.updates, name)
-        # Decoded anew: a validator that changed its arguments has changed nothing here.
-        args, kwargs = handler.signature.decode_arguments(input)
-        return self._handle_update(handler, args, kwargs)
-
-    def query(self, name: str, input: Raw) -> bytes:
-        handler = self._find("query", self._table.queries, name)
-        args, kwargs = handler.signature.decode_arguments(input)
-        return handler.signature.encode_result(handler.function(self._instance, *args, **kwargs), self._limit)
-
-    async def _handle_signal(self, handler: Handler, value: Raw) -> None:
+    async def signal(self, name: str, value: Raw) -> None:
+        handler = self._table.signals[name]
         call = b"[[%b],{}]" % bytes(value) if handler.signature.signature.parameters else b"[[],{}]"
         try:
             args, _ = handler.signature.decode_arguments(call)
@@ -228,11 +211,25 @@ class ObjectHandlers:
         if inspect.isawaitable(outcome):
             await outcome
 
-    async def _handle_update(self, handler: Handler, args: list[Any], kwargs: dict[str, Any]) -> bytes:
+    def check_update(self, name: str, input: Raw) -> None:
+        handler = self._find("update", self._table.updates, name)
+        args, kwargs = handler.signature.decode_arguments(input)
+        if handler.validator is not None:
+            handler.validator(self._instance, *args, **kwargs)
+
+    async def update(self, name: str, input: Raw) -> bytes:
+        handler = self._find("update", self._table.updates, name)
+        # Decoded anew: a validator that changed its arguments has changed nothing here.
+        args, kwargs = handler.signature.decode_arguments(input)
         outcome = handler.function(self._instance, *args, **kwargs)
         if inspect.isawaitable(outcome):
             outcome = await outcome
         return handler.signature.encode_result(outcome, self._limit)
+
+    def query(self, name: str, input: Raw) -> bytes:
+        handler = self._find("query", self._table.queries, name)
+        args, kwargs = handler.signature.decode_arguments(input)
+        return handler.signature.encode_result(handler.function(self._instance, *args, **kwargs), self._limit)
 
     def _find(self, kind: str, table: Any, name: str) -> Handler:
         handler: Handler | None = table.get(name)

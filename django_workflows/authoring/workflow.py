@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypedDict, TypeVar, Unpack, get_args
@@ -76,9 +77,10 @@ class StartOptions:
     def for_instance(self) -> InstanceOptions:
         """Return what is stored with an instance that is started here and now."""
         return InstanceOptions(
-            retry=None if self.retry is None else self.retry.to_json(), parent_close=self.parent_close,
+            retry=None if self.retry is None else self.retry.to_json(),
+            parent_close=sys.intern(self.parent_close),  # type: ignore[arg-type]  # msgspec tells defaults by identity
             context=propagation.capture(),
-        )  # fmt: skip
+        )
 
 
 class Workflow(Generic[P, R]):

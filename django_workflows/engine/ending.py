@@ -72,15 +72,16 @@ class Ending:
         if self.cancel_requested:
             main.cancel()
 
-    def start_handler(self, name: str, coroutine: Coroutine[Any, Any, None]) -> None:
+    def start_handler(self, name: str, handle: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Begin to handle a message; a workflow that returns waits for it, and fails with it."""
-        task = self._loop.create_task(self._handle(coroutine), name=name)
+        task = self._loop.create_task(self._handle(handle), name=name)
         assert isinstance(task, NumberedTask)
         self._handlers.add(task.number)
 
-    async def _handle(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    async def _handle(self, handle: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        # Called in here, so that nothing is left behind where the task never begins.
         try:
-            await coroutine
+            await handle()
         except Exception as error:
             self.failure = self.failure or error
 

@@ -13,8 +13,11 @@ from django_workflows.exceptions import UnknownHandlerError
 class Handlers(Protocol):
     """What the machine asks of the object that runs a class workflow."""
 
-    def signal(self, name: str, value: Raw) -> Coroutine[Any, Any, None] | None:
-        """Return the coroutine that handles a signal, None where it is kept for `Signal.receive()`."""
+    def handles_signal(self, name: str) -> bool:
+        """Tell whether signals of this name have a handler; the others are kept for `Signal.receive()`."""
+
+    def signal(self, name: str, value: Raw) -> Coroutine[Any, Any, None]:
+        """Return the coroutine that handles a signal."""
 
     def check_update(self, name: str, input: Raw) -> None:
         """Raise what refuses the update; changes nothing."""
@@ -32,8 +35,11 @@ class NoHandlers:
     def __init__(self, workflow: str, reason: str = "it is a function") -> None:
         self._problem = f"expected a workflow class that handles this, found {workflow}: {reason}"
 
-    def signal(self, name: str, value: Raw) -> None:
-        return None
+    def handles_signal(self, name: str) -> bool:
+        return False
+
+    def signal(self, name: str, value: Raw) -> Coroutine[Any, Any, None]:
+        raise UnknownHandlerError(f"signal {name!r}: {self._problem}")
 
     def check_update(self, name: str, input: Raw) -> None:
         raise UnknownHandlerError(f"update {name!r}: {self._problem}")

@@ -210,8 +210,7 @@ class Machine(Decisions):
                 self._receive(event.name, event.value)
             case ev.UpdateRequested():
                 self._open_updates[event.update_id] = None
-                work = self.handlers.update(event.name, event.input)
-                self._ending.start_handler(f"update {event.name}", self._answer(event.update_id, work))
+                self._ending.start_handler(f"update {event.name}", lambda: self._answer(event))
             case ev.CancelRequested():
                 self._ending.cancel(event.reason)
             case ev.InstanceStarted():
@@ -246,15 +245,15 @@ class Machine(Decisions):
 
     def _receive(self, name: str, value: msgspec.Raw) -> None:
         """Hand a signal to its handler, or keep it until the code asks for it."""
-        work = None if self._ending.has_returned else self.handlers.signal(name, value)
-        if work is None:
-            self.signals.add(name, value)
+        if self.handlers.handles_signal(name) and not self._ending.has_returned:
+            self._ending.start_handler(f"signal {name}", lambda: self.handlers.signal(name, value))
         else:
-            self._ending.start_handler(f"signal {name}", work)
+            self.signals.add(name, value)
 
-    async def _answer(self, update_id: str, work: Coroutine[Any, Any, bytes]) -> None:
+    async def _answer(self, event: ev.UpdateRequested) -> None:
+        update_id = event.update_id
         try:
-            result = await work
+            result = await self.handlers.update(event.name, event.input)
         except Exception as error:
             self._end_update(update_id, Failure.of(error))
         else:

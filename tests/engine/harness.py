@@ -162,12 +162,16 @@ def run(main: Main, *args: Any) -> Run:
     return finished
 
 
+def encoded(value: Any) -> msgspec.Raw:
+    return msgspec.Raw(encode(value, what="a test's value"))
+
+
 def signal(name: str, value: Any = None) -> ev.SignalReceived:
-    return ev.SignalReceived(name, msgspec.Raw(encode(value, what="a test's signal")))
+    return ev.SignalReceived(name, encoded(value))
 
 
 def completed(command: int, value: Any = None) -> ev.ActivityCompleted:
-    return ev.ActivityCompleted(command, msgspec.Raw(encode(value, what="a test's result")))
+    return ev.ActivityCompleted(command, encoded(value))
 
 
 def _outcome(work: ev.NamedCommandEvent) -> ev.ResultEvent:
@@ -237,7 +241,7 @@ def _restored(event: ev.Event) -> ev.Event:
 def _shown(event: ev.Event) -> Any:
     """Return the event for comparison, without what a traceback says about the road to it."""
     fields = decode(ev.encode_event(event), dict[str, Any], what="an event")
-    if isinstance(event, ev.InstanceFailed | ev.SideEffectRecorded) and event.failure is not None:
+    if isinstance(event, ev.InstanceFailed | ev.SideEffectRecorded | ev.UpdateFailed) and event.failure is not None:
         # How deep the stack was when tasks that wait for each other were cancelled decides about the words of this one.
         is_exact = event.failure.type != "builtins.RecursionError"
         fields["failure"] = event.failure.type, event.failure.message if is_exact else ""
