@@ -84,6 +84,9 @@ class VendorDialect(Dialect):
         )
         return list(cursor.fetchall())
 
+    def to_json(self, text: str) -> Any:
+        return msgspec.Raw(text.encode())  # JSON_TABLE would take text for a JSON string
+
     @contextmanager
     def brief_lock_wait(self, cursor: CursorWrapper) -> Iterator[None]:
         cursor.execute("SET SESSION innodb_lock_wait_timeout = 0")  # which MySQL takes for 1
