@@ -14,6 +14,7 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register, run
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.utils.module_loading import import_string
 
 from .conf import SETTING, WorkflowSettings, read_settings
 from .store.dialects import dialect_of
@@ -31,14 +32,39 @@ _SHORTEST_RETENTION = timedelta(minutes=1)
 # The settings
 
 
-def check_alias(configured: WorkflowSettings) -> Iterator[CheckMessage]:
-    """E002: the alias of the workflow tables does not exist."""
-    if configured.database not in connections:
-        yield Error(
-            f'{SETTING}["DATABASE"] must be an alias in DATABASES, found {configured.database!r}.',
-            hint=f"Choose one of {', '.join(connections)}.",
-            id="workflows.E002",
-        )
+def check_aliases(configured: WorkflowSettings) -> Iterator[CheckMessage]:
+    """E002: a setting names a database that does not exist."""
+    aliases: dict[str | None, str] = {configured.database: "DATABASE"}
+    aliases.setdefault(configured.listen_database, "LISTEN_DATABASE")
+    for alias, key in aliases.items():
+        if alias is not None and alias not in connections:
+            yield Error(
+                f'{SETTING}["{key}"] must be an alias in DATABASES, found {alias!r}.',
+                hint=f"Choose one of {', '.join(connections)}.",
+                id="workflows.E002",
+            )
+
+
+def check_wakeups_cache(configured: WorkflowSettings) -> Iterator[CheckMessage]:
+    """E007: the cache that shall carry wake-ups cannot."""
+    alias = configured.wakeups_cache
+    if alias is None or _is_django_redis(alias):
+        return
+    found = settings.CACHES[alias].get("BACKEND") if alias in settings.CACHES else "no such alias"
+    yield Error(
+        f'{SETTING}["WAKEUPS_CACHE"] must be the alias in CACHES of a cache of django-redis, found {alias!r}: {found}.',
+        hint='Install django-redis (pip install django-redis) and use "BACKEND": "django_redis.cache.RedisCache".',
+        id="workflows.E007",
+    )
+
+
+def _is_django_redis(alias: str) -> bool:
+    try:
+        from django_redis.cache import RedisCache
+
+        return issubclass(import_string(settings.CACHES[alias]["BACKEND"]), RedisCache)
+    except (ImportError, KeyError):
+        return False
 
 
 def check_time_zones(configured: WorkflowSettings) -> Iterator[CheckMessage]:
@@ -219,7 +245,7 @@ def _is_in_memory(connection: BaseDatabaseWrapper) -> bool:
 
 # Registration
 
-_OF_SETTINGS = (check_alias, check_time_zones, check_lease, check_retention)
+_OF_SETTINGS = (check_aliases, check_wakeups_cache, check_time_zones, check_lease, check_retention)
 _OF_CONNECTION = (check_vendor, check_sqlite_transactions, check_isolation, check_pool, check_driver)
 _OF_SERVER = (check_journal, check_mysql_version)
 

@@ -30,6 +30,12 @@ def _text(path: str, value: object) -> str:
     return value
 
 
+def _alias(path: str, value: object) -> str | None:
+    if value is not None and (not isinstance(value, str) or not value):
+        raise _error(path, "None or an alias", value)
+    return value
+
+
 def _number(path: str, value: object) -> float:
     # bool is an int to Python, but never what somebody meant here.
     if isinstance(value, bool) or not isinstance(value, int | float) or isnan(value) or value <= 0:
@@ -98,6 +104,7 @@ def _codec(path: str, value: object) -> Codec | None:
 
 Text = Annotated[str, _text]
 Paths = Annotated[tuple[str, ...], _paths]
+Alias = Annotated[str | None, _alias]
 Seconds = Annotated[float, _number]
 Count = Annotated[int, _integer(1)]
 Duration = Annotated[timedelta, _duration]
@@ -119,6 +126,10 @@ class WorkflowSettings:
     # Seconds between two looks for new work: the first when busy a moment ago, the second when idle for long.
     poll_interval_min: Seconds = 0.01
     poll_interval_max: Seconds = 0.25
+    # The alias in CACHES of the django-redis cache that carries wake-ups; None: the database does where it can.
+    wakeups_cache: Alias = None
+    # The alias in DATABASES on which workers listen on PostgreSQL, by default `database`; None: no NOTIFY, no LISTEN.
+    listen_database: Alias = "default"
     # How many instances a worker keeps in memory between steps; 0 replays every step from its history.
     sticky_cache_size: Annotated[int, _integer(0)] = 1000
     # The largest encoded input, result, signal value or failure. MySQL's max_allowed_packet must be above it.
@@ -177,6 +188,8 @@ def _read(configured: object) -> Reading:
             values[key.lower()] = readers[key](path, value)
         except ImproperlyConfigured as error:
             problems.append(Problem(str(error)))
+    if "database" in values:
+        values.setdefault("listen_database", values["database"])
     result = WorkflowSettings(**values)
     if not problems:
         for low, high in (("poll_interval_min", "poll_interval_max"), ("history_warning", "history_limit")):

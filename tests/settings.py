@@ -58,6 +58,15 @@ def database(vendor: str) -> dict[str, Any]:
     raise ValueError(f"DATABASE must be sqlite, postgresql or mariadb, found {vendor!r}")
 
 
+# For the tests that start a Redis of their own.
+CACHES = {
+    "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+    "redis": {
+        "BACKEND": "django_redis.cache.RedisCache",
+        "LOCATION": f"redis://127.0.0.1:{os.environ.get('REDIS_PORT', '6379')}/0",
+    },
+}
+
 DATABASES = {"default": database(os.environ.get("DATABASE", "sqlite"))}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
@@ -118,4 +127,5 @@ SILENCED_SYSTEM_CHECKS = ["workflows.W006"]  # some leases are short on purpose
 DJANGO_WORKFLOWS = {
     "LEASE": float(os.environ.get("LEASE", "30")),
     "STICKY_CACHE_SIZE": int(os.environ.get("STICKY_CACHE_SIZE", "1000")),
+    "WAKEUPS_CACHE": os.environ.get("WAKEUPS_CACHE"),
 }

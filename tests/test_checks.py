@@ -123,6 +123,48 @@ def test_an_alias_that_does_not_exist_is_named(settings: Any) -> None:
     assert message.hint == "Choose one of default."
 
 
+def test_an_alias_to_listen_on_that_does_not_exist_is_named(settings: Any) -> None:
+    settings.DJANGO_WORKFLOWS = {"LISTEN_DATABASE": "direct"}
+    [message] = configured()
+    assert message.id == "workflows.E002"
+    assert message.msg.startswith('DJANGO_WORKFLOWS["LISTEN_DATABASE"]')
+
+    settings.DJANGO_WORKFLOWS = {"LISTEN_DATABASE": None}
+    assert configured() == []
+
+
+@pytest.mark.parametrize(
+    ("alias", "found"),
+    [
+        ("default", "'default': django.core.cache.backends.locmem.LocMemCache"),
+        ("djangos", "'djangos': django.core.cache.backends.redis.RedisCache"),
+        ("misspelt", "'misspelt': django_redis.Cache"),
+        ("missing", "'missing': no such alias"),
+    ],
+)
+def test_a_cache_that_cannot_carry_wakeups_is_refused(settings: Any, alias: str, found: str) -> None:
+    settings.CACHES = settings.CACHES | {
+        "djangos": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": "redis://127.0.0.1"},
+        "misspelt": {"BACKEND": "django_redis.Cache"},
+    }
+    settings.DJANGO_WORKFLOWS = {"WAKEUPS_CACHE": alias}
+    [message] = configured()
+    assert message.id == "workflows.E007"
+    assert found in message.msg
+
+
+def test_a_cache_of_django_redis_is_passed(settings: Any) -> None:
+    pytest.importorskip("django_redis")
+    settings.DJANGO_WORKFLOWS = {"WAKEUPS_CACHE": "redis"}
+    assert configured() == []
+
+
+def test_without_django_redis_no_cache_can_carry_wakeups(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "django_redis.cache", None)
+    settings.DJANGO_WORKFLOWS = {"WAKEUPS_CACHE": "redis"}
+    assert ids(configured()) == ["workflows.E007"]
+
+
 def test_naive_times_are_refused(settings: Any) -> None:
     settings.USE_TZ = False
     assert ids(configured()) == ["workflows.E004"]

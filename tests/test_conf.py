@@ -20,6 +20,17 @@ def test_the_defaults_need_no_setting() -> None:
     assert get_settings() is settings
 
 
+def test_workers_listen_on_the_database_of_the_workflow_tables_unless_told_otherwise() -> None:
+    for configured, alias in (
+        ({}, "default"),
+        ({"DATABASE": "workflows"}, "workflows"),
+        ({"DATABASE": "workflows", "LISTEN_DATABASE": "direct"}, "direct"),
+        ({"DATABASE": "workflows", "LISTEN_DATABASE": None}, None),
+    ):
+        with override_settings(DJANGO_WORKFLOWS=configured):
+            assert get_settings().listen_database == alias
+
+
 def test_a_changed_setting_is_seen_and_forgotten_again() -> None:
     with override_settings(DJANGO_WORKFLOWS={"THREADS": 2}):
         assert get_settings().threads == 2
@@ -49,6 +60,8 @@ def test_the_codec_is_made_from_its_path() -> None:
         ({"THREADS": True}, r"found True \(bool\)"),
         ({"THREADS": 0}, r"at least 1, found 0"),
         ({"DATABASE": None}, r'"DATABASE"\] must be a non-empty string, found None \(NoneType\)'),
+        ({"WAKEUPS_CACHE": ""}, r'"WAKEUPS_CACHE"\] must be None or an alias, found \'\''),
+        ({"LISTEN_DATABASE": 1}, r'"LISTEN_DATABASE"\] must be None or an alias, found 1'),
         ({"LEASE": "30s"}, r'"LEASE"\] must be a timedelta or a number of seconds, above 0, found \'30s\''),
         ({"LEASE": float("nan")}, r'"LEASE"\] must be a timedelta or a number of seconds, above 0, found nan'),
         ({"STEP_TIME_LIMIT": timedelta(seconds=2)}, r'"STEP_TIME_LIMIT"\] must be a number of seconds above 0'),

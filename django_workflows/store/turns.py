@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 from django.db.backends.utils import CursorWrapper
 
-from django_workflows.engine.events import AttributesSet
+from django_workflows.engine.events import AttributesSet, InstanceStarted
 from django_workflows.models import (
     ActivityTask,
     HistoryEvent,
@@ -25,7 +25,7 @@ from .answers import COLUMNS as _ANSWER
 from .database import Database
 from .dialects.base import Row
 from .rows import StepRows
-from .work import InstanceStep, OpenChain, TaskKey, TurnBatch, TurnResult
+from .work import InstanceStep, Message, OpenChain, TaskKey, TurnBatch, TurnResult
 from .workers import fence
 
 _HISTORY = ("instance_id", "sequence", "type", "time", "data")
@@ -38,6 +38,8 @@ _TASK = (
 )  # fmt: skip
 _TIMER = ("instance_id", "command", "chain_id", "fire_at", "wake_at")
 _INBOX = ("chain_id", "instance_id", "type", "data", "queue", "created_at")
+_OWNER = _TASK.index("owner_id")
+_START = InstanceStarted.__name__
 
 
 class InboxChanged(Exception):
@@ -50,8 +52,8 @@ def commit_turn(database: Database, worker_id: int, batch: TurnBatch) -> TurnRes
     with database.atomic(), database.cursor() as cursor:
         fence(database, cursor, worker_id)
         steps = _lock_steps(database, cursor, worker_id, batch, result)
-        _write_steps(database, cursor, worker_id, steps)
-        _finish_tasks(database, cursor, worker_id, batch)
+        _write_steps(database, cursor, worker_id, steps, result)
+        _finish_tasks(database, cursor, worker_id, batch, result)
         result.claimed_instances = claims.claim_instances(database, cursor, worker_id, batch.claim_instances)
         result.claimed_tasks = claims.claim_tasks(database, cursor, worker_id, batch.claim_tasks)
     result.committed = steps
@@ -157,7 +159,9 @@ def _release(database: Database, cursor: CursorWrapper, chains: list[OpenChain])
 # Writing
 
 
-def _write_steps(database: Database, cursor: CursorWrapper, worker_id: int, steps: list[InstanceStep]) -> None:
+def _write_steps(
+    database: Database, cursor: CursorWrapper, worker_id: int, steps: list[InstanceStep], result: TurnResult
+) -> None:
     if not steps:
         return
     dialect = database.dialect
@@ -180,6 +184,7 @@ def _write_steps(database: Database, cursor: CursorWrapper, worker_id: int, step
     if rows.status_updates:
         dialect.update(cursor, WorkflowInstance, ("id",), _BLOCKED, rows.status_updates)
     _insert(database, cursor, ActivityTask, _TASK, rows.tasks)
+    result.unleased += sum(row[_OWNER] is None for row in rows.tasks)
     _delete_unlocked(database, cursor, rows.task_deletes)
     if rows.own_task_deletes:
         dialect.delete(cursor, ActivityTask, ("instance_id", "command"), rows.own_task_deletes)
@@ -187,7 +192,7 @@ def _write_steps(database: Database, cursor: CursorWrapper, worker_id: int, step
     if rows.timer_deletes:
         dialect.delete(cursor, Timer, ("instance_id", "command"), rows.timer_deletes)
     _insert(database, cursor, Timer, _TIMER, rows.timers)
-    _insert(database, cursor, InboxEvent, _INBOX, rows.inbox)
+    _send(database, cursor, rows.inbox, result)
     if rows.inbox_deletes:
         deleted = dialect.delete(cursor, InboxEvent, ("id",), rows.inbox_deletes)
         if deleted != len(rows.inbox_deletes):
@@ -216,6 +221,11 @@ def _unpark(database: Database, cursor: CursorWrapper, queues: dict[int, str]) -
         database.dialect.update(cursor, InboxEvent, ("id",), ("queue",), rows)
 
 
+def _send(database: Database, cursor: CursorWrapper, rows: list[Row], result: TurnResult) -> None:
+    _insert(database, cursor, InboxEvent, _INBOX, rows)
+    result.sent += [Message(chain, queue, type == _START) for chain, _, type, _, queue, _ in rows]
+
+
 def _insert(database: Database, cursor: CursorWrapper, model: type, columns: tuple[str, ...], rows: list[Row]) -> None:
     if rows:
         database.dialect.insert(cursor, model, columns, rows)
@@ -230,7 +240,9 @@ def _delete_unlocked(database: Database, cursor: CursorWrapper, keys: list[TaskK
             database.dialect.delete(cursor, ActivityTask, key, [tuple(row) for row in found])
 
 
-def _finish_tasks(database: Database, cursor: CursorWrapper, worker_id: int, batch: TurnBatch) -> None:
+def _finish_tasks(
+    database: Database, cursor: CursorWrapper, worker_id: int, batch: TurnBatch, result: TurnResult
+) -> None:
     """Send the outcomes of tasks whose instances live elsewhere, and put failed attempts back for later.
 
     Waits for the rows' locks: they are leased to this worker, so only a passing sweep can hold them, and a row that was
@@ -250,15 +262,16 @@ def _finish_tasks(database: Database, cursor: CursorWrapper, worker_id: int, bat
     if outcomes:
         now = dialect.to_time(dialect.now(cursor))
         inbox = [claims.result_row(outcome.task, outcome.event, now) for outcome in outcomes]
-        _insert(database, cursor, InboxEvent, _INBOX, inbox)
+        _send(database, cursor, inbox, result)
         dialect.delete(cursor, ActivityTask, key, [outcome.task.key for outcome in outcomes])
+    retried = [retry for retry in batch.retries if (retry.task.key, retry.task.attempt) in leased]
+    result.unleased += sum(not retry.counts for retry in retried)
     retries = [
         (
             *retry.task.key, None, retry.task.attempt if retry.counts else retry.task.attempt - 1, 0,
             dialect.to_time(retry.available_at), retry.failure.encode().decode() if retry.failure else None,
         )
-        for retry in batch.retries
-        if (retry.task.key, retry.task.attempt) in leased
+        for retry in retried
     ]  # fmt: skip
     if retries:
         columns = ("owner_id", "attempt", "crashes", "available_at", "last_failure")

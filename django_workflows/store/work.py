@@ -128,6 +128,14 @@ class Retry:
     counts: bool = True  # False: never started, given back
 
 
+class Message(NamedTuple):
+    """An inbox row that a turn wrote."""
+
+    chain: int
+    queue: str
+    is_start: bool  # of an execution that nobody owns
+
+
 @dataclass
 class TurnBatch:
     """Everything that one turn commits."""
@@ -154,3 +162,5 @@ class TurnResult:
     lost: list[InstanceStep] = field(default_factory=list)
     claimed_instances: list[str] = field(default_factory=list)
     claimed_tasks: list[ClaimedTask] = field(default_factory=list)
+    sent: list[Message] = field(default_factory=list)
+    unleased: int = 0  # activity tasks that any worker may run now

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
-from django_workflows import wakeups
 from django_workflows.checks import refuse_errors
 from django_workflows.exceptions import WorkflowsError
 from django_workflows.worker.worker import Worker, WorkerOptions
@@ -45,8 +44,7 @@ def running_worker(
     try:
         if not worker.ready.wait(timeout=30):
             raise WorkflowsError("expected the worker to register within 30 s; is the database migrated and reachable?")
-        with wakeups.local(worker.wake):
-            yield worker
+        yield worker
     finally:
         worker.stop()
         thread.join(timeout=grace.total_seconds() + 5)

@@ -127,4 +127,6 @@ def _merge(first: TurnResult, second: TurnResult) -> TurnResult:
         lost=first.lost + second.lost,
         claimed_instances=first.claimed_instances + second.claimed_instances,
         claimed_tasks=first.claimed_tasks + second.claimed_tasks,
+        sent=first.sent + second.sent,
+        unleased=first.unleased + second.unleased,
     )

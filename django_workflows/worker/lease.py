@@ -40,8 +40,11 @@ class Every:
 class Upkeep:
     """What one worker does besides turns."""
 
-    def __init__(self, database: Database, clock: DatabaseClock, worker_id: int, lease: timedelta) -> None:
+    def __init__(
+        self, database: Database, clock: DatabaseClock, worker_id: int, lease: timedelta, announce: Callable[[], None]
+    ) -> None:
         self.database, self.clock, self.worker_id, self.lease = database, clock, worker_id, lease
+        self._announce = announce
         self._observed: dict[int, tuple[int, float]] = {}
         seconds = lease.total_seconds()
         self._jobs = [
@@ -86,10 +89,12 @@ class Upkeep:
         self._observed.clear()
 
     def hand_back(self) -> None:
-        workers.hand_back(self.database)
+        if workers.hand_back(self.database):
+            self._announce()
 
     def expire(self) -> None:
-        activities.expire(self.database, self.clock.now())
+        if activities.expire(self.database, self.clock.now()):
+            self._announce()
 
     def sweep(self) -> None:
         leftovers.sweep(self.database)

@@ -5,18 +5,16 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from importlib.util import find_spec
-from typing import Any
 
-from django.db.backends.base.base import BaseDatabaseWrapper
-
+from django_workflows import wakeups
 from django_workflows.store.database import Database
-from django_workflows.wakeups import CHANNEL
+from django_workflows.wakeups.announcer import one_line
+from django_workflows.wakeups.carrier import Carrier
 
 logger = logging.getLogger("django_workflows.worker")
 
 _CHECK = 1.0  # seconds between two looks whether to stop
-_LONGEST_PAUSE = 30.0
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
 _WATCH = 0.02  # seconds between two looks at SQLite's data version: under 1 % of a core
 
 
@@ -33,13 +31,13 @@ class Listener:
         """Stop listening."""
 
 
-def listener_for(database: Database, wake: Callable[[], None]) -> Listener:
-    """Return the listener for the database's vendor."""
-    match database.connection.vendor:
-        case "postgresql" if find_spec("psycopg") is not None:  # psycopg2 has no notifies()
-            return NotificationListener(database.connection, wake)
-        case "sqlite":
-            return DataVersionListener(database)
+def listener_for(database: Database, name: str, wake: Callable[[], None]) -> Listener:
+    """Return what hears the hints about a database, except those that the worker of this name sends itself."""
+    carrier = wakeups.carrier_of(database.alias)
+    if carrier is not None:
+        return CarrierListener(carrier, name, wake)
+    if database.connection.vendor == "sqlite":
+        return DataVersionListener(database)
     return Listener()
 
 
@@ -65,39 +63,37 @@ class DataVersionListener(Listener):
         return changed
 
 
-class NotificationListener(Listener):
-    """Listens on a connection of its own, in a thread; reconnects for ever, since polling carries on meanwhile."""
+class CarrierListener(Listener):
+    """Listens in a thread of its own; connects again for ever, since polling carries on meanwhile."""
 
-    def __init__(self, connection: BaseDatabaseWrapper, wake: Callable[[], None]) -> None:
-        self._parameters = {**connection.get_connection_params()}
-        self._wake = wake
+    def __init__(self, carrier: Carrier, name: str, wake: Callable[[], None]) -> None:
+        self._carrier, self._name, self._wake = carrier, name, wake
         self._stopped = threading.Event()
+        self._pause = 0.0  # seconds, 0 while all is well
         threading.Thread(target=self._run, name="workflow-listener", daemon=True).start()
 
     def stop(self) -> None:
         self._stopped.set()
 
     def _run(self) -> None:
-        import psycopg
-
-        pause = 1.0
         while not self._stopped.is_set():
             try:
-                with psycopg.connect(**self._driver_parameters(), autocommit=True) as connection:
-                    connection.execute(f"LISTEN {CHANNEL}")
-                    pause = 1.0
-                    self._wake()  # something may have been announced before this connection listened
-                    self._listen(connection)
-            except psycopg.Error as error:
-                logger.warning("wake-ups are off for %g s, polling goes on: %s", pause, " ".join(str(error).split()))
-                self._stopped.wait(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
+                self._listen()
+            except Exception as error:
+                self._recover(error)
 
-    def _driver_parameters(self) -> dict[str, Any]:
-        ours = ("cursor_factory", "context", "prepare_threshold")  # Django's adapters are of no use here
-        return {name: value for name, value in self._parameters.items() if name not in ours}
+    def _listen(self) -> None:
+        with self._carrier.listen() as receive:
+            if self._pause:
+                logger.info("wake-ups are heard again")
+            self._pause = 0.0
+            self._wake()  # something may have been announced before this connection listened
+            while not self._stopped.is_set():
+                if any(hint != self._name for hint in receive(_CHECK)):
+                    self._wake()
 
-    def _listen(self, connection: Any) -> None:
-        while not self._stopped.is_set():
-            for _ in connection.notifies(timeout=_CHECK, stop_after=1):
-                self._wake()
+    def _recover(self, error: Exception) -> None:
+        if not self._pause and not self._stopped.is_set():
+            logger.warning("wake-ups are not heard, polling goes on: %s", one_line(error))
+        self._pause = min(self._pause * 2 or _SHORTEST_PAUSE, _LONGEST_PAUSE)
+        self._stopped.wait(self._pause)

@@ -9,7 +9,7 @@ import logging
 import queue
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -24,6 +24,7 @@ from django_workflows.store.work import (
     ClaimedTask,
     InstanceStep,
     LoadedInstance,
+    Message,
     OpenChain,
     Outcome,
     Retry,
@@ -67,10 +68,11 @@ class TurnLoop:
     def __init__(
         self, database: Database, clock: DatabaseClock, worker_id: int, queues: Sequence[str], *, workflows: bool,
         pool: ActivityPool | None, mailbox: queue.SimpleQueue[object], cache_size: int, watch: StepWatch,
-        committer: Committer, listener: Listener,
+        committer: Committer, listener: Listener, announce: Callable[[], None],
     ) -> None:  # fmt: skip
         self.database, self.clock, self.mailbox, self.watch, self.committer = database, clock, mailbox, watch, committer
         self.listener = listener
+        self._announce = announce
         self.cache = StickyCache(cache_size)
         self.finder = Finder(database, clock, worker_id, queues, self.cache, pool, workflows=workflows)
         self.attempts: Attempts | None = None
@@ -104,6 +106,8 @@ class TurnLoop:
         self._load(result.claimed_instances)
         if result.claimed_instances or result.claimed_tasks:
             self.finder.hint()
+        if result.unleased or any(self._is_for_others(message) for message in result.sent):
+            self._announce()
         self.statistics.turns += 1
         return True
 
@@ -182,6 +186,8 @@ class TurnLoop:
         self.statistics.attempts += 1
         if result.is_recorded:
             self.finder.hint()  # its row is in the inbox
+            if self.cache.get(result.task.chain) is None:
+                self._announce()
             return
         outcome = self.attempts.outcome(result)
         if isinstance(outcome, Retry):
@@ -214,6 +220,8 @@ class TurnLoop:
                 if children.start_child(self.database, held.chain, order, event):
                     del held.orders[order]
                     self.finder.hint()  # the outcome is in the inbox
+                    if not self._claims(event.queue):
+                        self._announce()
                 else:
                     held.orders_not_before = time.monotonic() + _BUSY_PAUSE
             self._mark(held)
@@ -347,6 +355,14 @@ class TurnLoop:
         if self.attempts is not None:
             for command in cancelled.union(e.command for e in step.abandoned if isinstance(e, ev.ActivityScheduled)):
                 self.attempts.cancel(TaskKey(chain.instance, command))
+
+    def _is_for_others(self, message: Message) -> bool:
+        """Tell whether another worker may be waiting for an inbox row that was committed."""
+        return not self._claims(message.queue) if message.is_start else self.cache.get(message.chain) is None
+
+    def _claims(self, queue: str) -> bool:
+        """Tell whether this worker claims the instances that start in a queue."""
+        return self.finder.workflows and queue in self.finder.queues and not self.draining
 
     def _run_tasks(self, tasks: list[ClaimedTask]) -> None:
         for task in tasks:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from django_workflows import wakeups
 from django_workflows.conf import get_settings
 from django_workflows.store import leftovers, workers
 from django_workflows.store.database import Database
@@ -86,34 +87,51 @@ class Worker:
         watch = StepWatch(get_settings().step_time_limit)
         watch.start()
         try:
-            while not self._stopping:
-                try:
-                    self._run_incarnation(watch)
-                except WorkerFenced:
-                    logger.error("worker %s was declared dead by others; it starts over as a new one", self.id)
-                    continue
-                except Interrupted:
-                    return
-                except Exception:
-                    # A bug of ours. What this incarnation held is replayed from the tables by the next one.
-                    logger.exception("worker %s met an unexpected error; it starts over as a new one", self.id)
-                    self._give_up()
-                    continue
-                if self.options.burst:
-                    return
+            with wakeups.local(self.wake):
+                self._run_incarnations(watch)
         finally:
             watch.stop()
             self.database.connection.close()
             self.stopped.set()
 
+    def _run_incarnations(self, watch: StepWatch) -> None:
+        while not self._stopping:
+            try:
+                self._run_incarnation(watch)
+            except WorkerFenced:
+                logger.error("worker %s was declared dead by others; it starts over as a new one", self.id)
+                continue
+            except Interrupted:
+                return
+            except Exception:
+                # A bug of ours. What this incarnation held is replayed from the tables by the next one.
+                logger.exception("worker %s met an unexpected error; it starts over as a new one", self.id)
+                self._give_up()
+                continue
+            if self.options.burst:
+                return
+
     def _give_up(self) -> None:
         """Retire after an unexpected error, and pause, so that an error that repeats does not burn a core."""
         try:
-            workers.retire(self.database, self.id)
-            workers.hand_back(self.database)
+            self._retire()
         except DATABASE_ERRORS:
             self.database.connection.close()
         self._exit_now.wait(_PAUSE_AFTER_ERROR)
+
+    def _retire(self) -> None:
+        """End this incarnation in the tables, and tell others to look what they can take over."""
+        workers.retire(self.database, self.id)
+        workers.hand_back(self.database)
+        self._announce()
+
+    def _announce(self) -> None:
+        """Tell the workers of other processes that there is work."""
+        wakeups.announce(self.database.alias, str(self.id))
+
+    def _announce_to_all(self) -> None:
+        self.wake()
+        self._announce()
 
     # One incarnation: a worker row from registration to death
 
@@ -123,17 +141,17 @@ class Worker:
         clock = DatabaseClock()
         pool: ActivityPool | None = None
         self._register(clock)
-        upkeep = Upkeep(self.database, clock, self.id, self.lease)
+        upkeep = Upkeep(self.database, clock, self.id, self.lease, self._announce_to_all)
         committer = Committer(self.database, self.id, self.lease, upkeep.forget_observations)
         committer.abort = self._exit_now
-        listener = listener_for(self.database, self.wake)
+        listener = listener_for(self.database, str(self.id), self.wake)
         if self.options.activities:
             pool = ActivityPool(self.database, self.id, self.threads, self._mailbox.put)
             pool.start()
         self._loop = TurnLoop(
             self.database, clock, self.id, self.queues, workflows=self.options.workflows, pool=pool,
             mailbox=self._mailbox, cache_size=self.cache_size, watch=watch, committer=committer,
-            listener=listener,
+            listener=listener, announce=self._announce,
         )  # fmt: skip
         self.ready.set()
         try:
@@ -212,8 +230,7 @@ class Worker:
                 loop.wait(min(ends, time.monotonic() + 0.2))
         if not self._exit_now.is_set():
             committer.commit(TurnBatch(releases=[held.chain for held in loop.cache]))
-        workers.retire(self.database, self.id)
-        workers.hand_back(self.database)
+        self._retire()
         done = loop.statistics
         logger.info(
             "worker %s stopped after %s activities, %s steps in %s turns, %s instances closed",

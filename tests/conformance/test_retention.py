@@ -211,7 +211,7 @@ def test_worker_prunes_for_a_short_while_only(monkeypatch: pytest.MonkeyPatch) -
     database = Database()
     clock = DatabaseClock()
     clock.synchronise(database)
-    upkeep = lease.Upkeep(database, clock, 0, timedelta(seconds=30))
+    upkeep = lease.Upkeep(database, clock, 0, timedelta(seconds=30), announce=lambda: None)
     lengths = []
     while rows_left():
         upkeep.prune()

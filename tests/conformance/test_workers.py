@@ -123,7 +123,7 @@ def test_stopped_worker_leaves_no_connection_open() -> None:
         for handle in handles:
             handle.result(timeout=10)
         assert sessions() > before
-    eventually(lambda: sessions() == before)
+    eventually(lambda: sessions() <= before)  # fewer, if a listener of an earlier test was still there
 
 
 # Queues
