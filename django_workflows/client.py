@@ -10,10 +10,10 @@ from typing import Any
 from . import payloads, updates, wakeups
 from .authoring.handlers import UpdateRequest
 from .authoring.signal import Signal
-from .authoring.workflow import StartOptions, Workflow
+from .authoring.start_options import StartOptions
+from .authoring.workflow import Workflow
 from .conf import get_settings
 from .handles import WorkflowHandle, get_handle
-from .models import WorkflowInstance
 from .store import messages, starting
 from .store.database import Database
 from .store.starting import NewInstance
@@ -54,29 +54,28 @@ class ModelClient:
         self, workflow: Workflow[Any, Any], signal: Signal[Any], value: Any, args: Any, kwargs: Any
     ) -> WorkflowHandle[Any]:
         payload = payloads.encode(value, what=f"signal {signal.name!r}", limit=get_settings().max_payload_bytes)
+        new, instance_id = _addressed(workflow, args, kwargs)
         database = Database()
-        with database.atomic():
-            row = self._start_with_message(database, workflow, args, kwargs)
-            messages.signal(database, row.instance_id, None, signal.name, payload)
+
+        def send() -> None:
+            starting.start_or_hold(database, new)
+            messages.signal(database, instance_id, None, signal.name, payload)
+
+        starting.repeat_deadlocks(database, send)
         wakeups.announce_on_commit(database.alias)
-        return WorkflowHandle(row.instance_id, None, workflow)
+        return WorkflowHandle(instance_id, None, workflow)
 
     def update_with_start(
         self, workflow: Workflow[Any, Any], request: UpdateRequest[Any], args: Any, kwargs: Any
     ) -> UpdateHandle[Any]:
+        new, instance_id = _addressed(workflow, args, kwargs)
         database = Database()
-        with database.atomic():
-            row = self._start_with_message(database, workflow, args, kwargs)
-            return updates.request(database, row.instance_id, None, request.update, request.args, request.kwargs)
 
-    def _start_with_message(
-        self, database: Database, workflow: Workflow[Any, Any], args: Any, kwargs: Any
-    ) -> WorkflowInstance:
-        """Return the open instance of the id, started if need be; it cannot close before the transaction ends."""
-        if workflow.options.instance_id is None:
-            raise ValueError(f"expected using(instance_id=...) of {workflow.name}: the message needs an address")
-        new = _new_instance(workflow, workflow.options, args, kwargs)
-        return starting.start_and_hold(database, new)
+        def send() -> UpdateHandle[Any]:
+            starting.start_or_hold(database, new)
+            return updates.request(database, instance_id, None, request.update, request.args, request.kwargs)
+
+        return starting.repeat_deadlocks(database, send)
 
     def handle(
         self, instance_id: str, execution_id: str | None, workflow: Workflow[Any, Any] | None
@@ -92,5 +91,17 @@ def _new_instance(
     return NewInstance(
         name=workflow.name, queue=options.queue or settings.default_queue, input=payload.decode(),
         instance_id=options.instance_id, version=workflow.definition.version, subject=options.subject_reference,
-        attributes=dict(options.attributes or {}), options=options.for_instance(),
+        attributes=options.stored_attributes(settings.max_payload_bytes), options=options.for_instance(),
     )  # fmt: skip
+
+
+def _addressed(workflow: Workflow[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[NewInstance, str]:
+    """Return what a message with a start may start, and its id; raises ValueError for options that do not fit it."""
+    options = workflow.options
+    if options.instance_id is None:
+        raise ValueError(f"expected using(instance_id=...) of {workflow.name}: the message needs an address")
+    if options.on_conflict == "terminate_existing":
+        raise ValueError(
+            f"expected no on_conflict='terminate_existing' of {workflow.name}: the open instance gets the message"
+        )
+    return _new_instance(workflow, options, args, kwargs), options.instance_id

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypedDict, TypeVar, Unpack, get_args
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack
 
-from django_workflows.engine.commands import CommandFuture, calling_location
+from django_workflows.engine.commands import Child, CommandFuture, calling_location
 from django_workflows.engine.context import current_machine
-from django_workflows.engine.events import ChildScheduled, InstanceOptions, ParentClose
+from django_workflows.engine.events import ChildScheduled
 from django_workflows.engine.machine import Machine
 from django_workflows.exceptions import NotAllowedInWorkflowError, NotInWorkflowError
-from django_workflows.keys import key_of
 from django_workflows.payloads import Raw
 from django_workflows.registry import WorkflowDefinition
-from django_workflows.retries import RetryPolicy
 
-from . import propagation
 from .children import ChildHandle
 from .handlers import UpdateRequest
 from .runtime import get_client
 from .signal import Signal
+from .start_options import StartOptions, WorkflowCallOptions
 
 if TYPE_CHECKING:
     from django_workflows.client import UpdateHandle, WorkflowHandle
@@ -30,57 +27,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
-
-ConflictPolicy = Literal["raise", "use_existing", "terminate_existing"]
-
-
-class WorkflowCallOptions(TypedDict, total=False):
-    """The options of one start, as `using()` takes them."""
-
-    instance_id: str | None
-    queue: str | None
-    on_conflict: ConflictPolicy
-    retry: RetryPolicy | None
-    parent_close: ParentClose
-    subject: Any
-    attributes: Mapping[str, Any] | None
-
-
-@dataclass(frozen=True)
-class StartOptions:
-    """How one instance is started; see `Workflow.using`."""
-
-    instance_id: str | None = None
-    queue: str | None = None
-    on_conflict: ConflictPolicy = "raise"
-    retry: RetryPolicy | None = None
-    parent_close: ParentClose = "cancel"
-    subject: Any = None
-    attributes: Mapping[str, Any] | None = None
-
-    def __post_init__(self) -> None:
-        for name, choices in (("on_conflict", ConflictPolicy), ("parent_close", ParentClose)):
-            if getattr(self, name) not in get_args(choices):
-                raise ValueError(f"expected {name} to be one of {get_args(choices)}, found {getattr(self, name)!r}")
-        if self.retry is not None and not isinstance(self.retry, RetryPolicy):
-            raise TypeError(f"expected retry to be a RetryPolicy or None, found {self.retry!r}")
-        if self.subject is not None and self.subject.pk is None:
-            raise ValueError(
-                f"expected a saved object as subject, found an unsaved {type(self.subject).__name__}; save it first"
-            )
-
-    @property
-    def subject_reference(self) -> tuple[str, str] | None:
-        """The label of the subject's model, and its primary key."""
-        return None if self.subject is None else (self.subject._meta.label_lower, str(self.subject.pk))
-
-    def for_instance(self) -> InstanceOptions:
-        """Return what is stored with an instance that is started here and now."""
-        return InstanceOptions(
-            retry=None if self.retry is None else self.retry.to_json(),
-            parent_close=sys.intern(self.parent_close),  # type: ignore[arg-type]  # msgspec tells defaults by identity
-            context=propagation.capture(),
-        )
 
 
 class Workflow(Generic[P, R]):
@@ -210,9 +156,13 @@ class Workflow(Generic[P, R]):
         Raises what calling the workflow raises; that a chosen id is taken is raised where the child is awaited.
         """
         machine, payload = self._prepare_child(args, kwargs)
-        event, future = self._schedule_child(machine, payload, calling_location())
-        task: asyncio.Task[R] = machine.loop.create_task(self._result_of(future), name=f"child {event.instance_id}")
-        return ChildHandle(machine, event, task)
+        child, outcome = self._schedule_child(machine, payload, calling_location())
+        task: asyncio.Task[R] = machine.loop.create_task(
+            self._result_of(outcome), name=f"child {child.event.instance_id}"
+        )
+        # A task that is cancelled before it runs has not come to wait for the outcome, and cancels nothing itself.
+        task.add_done_callback(lambda task: task.cancelled() and outcome.cancel())
+        return ChildHandle(machine, child, task)
 
     def _prepare_child(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Machine, bytes]:
         machine = current_machine()
@@ -226,8 +176,6 @@ class Workflow(Generic[P, R]):
                 f"expected no on_conflict in .using() of the child workflow {self.name}, found "
                 f"{self.options.on_conflict!r}; where the id is open, the child fails with InstanceAlreadyExists"
             )
-        if self.options.instance_id is not None:
-            key_of(self.options.instance_id)
         return machine, self.definition.signature.encode_arguments(args, kwargs, machine.payload_limit)
 
     async def _run_as_child(self, machine: Machine, payload: bytes, location: str) -> R:
@@ -238,7 +186,7 @@ class Workflow(Generic[P, R]):
         value: R = self.definition.signature.decode_result(await future)
         return value
 
-    def _schedule_child(self, machine: Machine, payload: bytes, location: str) -> tuple[ChildScheduled, CommandFuture]:
+    def _schedule_child(self, machine: Machine, payload: bytes, location: str) -> tuple[Child, CommandFuture]:
         options = self.options
         number, execution_id = machine.next_command(), machine.uuid_hex()
         event = ChildScheduled(
@@ -251,7 +199,7 @@ class Workflow(Generic[P, R]):
             version=self.definition.version,
             chosen_id=options.instance_id is not None,
             options=options.for_instance(),
-            attributes=dict(options.attributes or {}),
+            attributes=options.stored_attributes(machine.payload_limit),
             subject=options.subject_reference,
         )
-        return event, machine.decide_and_wait(event, location)
+        return machine.start_child(event, location)

@@ -11,7 +11,8 @@ from django_workflows.retries import RetryPolicy
 
 from .children import ChildHandle
 from .handlers import handlers_of
-from .workflow import Workflow, WorkflowCallOptions
+from .start_options import WorkflowCallOptions
+from .workflow import Workflow
 
 if TYPE_CHECKING:
     from django_workflows.client import WorkflowHandle

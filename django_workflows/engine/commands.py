@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from types import FrameType
 from typing import Any
+
+from django_workflows.exceptions import WorkflowCancelled
+from django_workflows.failures import Failure, dotted_name
 
 from .events import (
     ActivityCancelled,
@@ -20,6 +22,7 @@ from .events import (
     TimerFired,
     TimerStarted,
 )
+from .exceptions_in_futures import raisable
 from .loop import DurableTimerHandle, NumberedFuture
 
 _PACKAGE = __name__.split(".")[0]
@@ -43,30 +46,59 @@ class CommandFuture(NumberedFuture):
 
     commands: Commands
     command: int
+    message: object = None  # of the cancellation that waits for the end of a child
 
     def cancel(self, msg: object = None) -> bool:
         if self.done():
             return False
         if not self.commands.cancel(self.command):
+            self.message = msg
             return True  # like a task that is cleaning up: it ends when the child has ended
         return super().cancel(msg)
 
     def end_cancelled(self) -> None:
-        """Become cancelled: the child that was asked to cancel has done so."""
-        super().cancel()
+        """Become cancelled: the child that was asked to cancel has done so, or never was."""
+        super().cancel(self.message)
 
 
-@dataclass
-class _Child:
-    event: ChildScheduled
-    starting: bool  # its id was chosen by the author, and whether it could be started is not known yet
-    wish: ParentClose | None = None  # what the code wants to become of it, once it is started
+class Child:
+    """A child that the code decided to start: what is known of it, and what is to become of it."""
+
+    def __init__(self, event: ChildScheduled, known: NumberedFuture) -> None:
+        self.event = event
+        self.exists: bool | None = None  # not known before one with a chosen id is started: the id may be taken
+        self.known = known  # done as soon as it is known
+        self.wish: ParentClose | None = None  # what the code wants to become of it
+        self.has_ended = False
+        if not event.chosen_id:
+            self.settle(exists=True)
 
     @property
     def policy(self) -> ParentClose:
         return self.event.options.parent_close
 
+    @property
+    def is_starting(self) -> bool:
+        return self.exists is None
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a workflow that has returned waits for it."""
+        return self.policy != "abandon" or self.is_starting
+
+    def settle(self, *, exists: bool) -> None:
+        """Take note that the child exists, or that it never will."""
+        self.exists = exists
+        if not self.known.done():
+            self.known.set_result(None)
+
+    def end(self) -> None:
+        self.has_ended = True
+        if self.is_starting:
+            self.settle(exists=False)
+
+
+_CANCELLED = dotted_name(WorkflowCancelled)
 _CANCELS: dict[type[CommandEvent], type[CommandEvent]] = {
     ActivityScheduled: ActivityCancelled,
     TimerStarted: TimerCancelled,
@@ -81,7 +113,7 @@ class Commands:
         self.timers: dict[int, DurableTimerHandle] = {}
         self.last_number = 0
         self._open: dict[int, Command] = {}  # the commands behind futures and timers
-        self._children: dict[int, _Child] = {}  # those recorded and open; those starting though nobody awaits them
+        self._children: dict[int, Child] = {}  # those that somebody awaits, and those that are starting
         self._new: list[Command] = []
 
     def next_number(self) -> int:
@@ -100,6 +132,11 @@ class Commands:
         self.futures[event.command] = future
         self._open[event.command] = self.decide(event, location)
 
+    def schedule_child(self, child: Child, future: CommandFuture, location: str) -> None:
+        """Add the decision to start a child, whose outcome ends the future."""
+        self._children[child.event.command] = child
+        self.schedule(child.event, future, location)
+
     def start_timer(self, event: CommandEvent, handle: DurableTimerHandle) -> None:
         """Add the decision to start a timer; `handle` runs when it fires and cancels it."""
         number = event.command
@@ -113,56 +150,62 @@ class Commands:
         self._open[number] = self.decide(event)
 
     def cancel(self, number: int) -> bool:
-        """Withdraw a decision that is not recorded yet, or decide to cancel it.
+        """Withdraw a decision that is not recorded yet, or decide to cancel it; an abandoned child is left alone.
 
         Return whether its future ends now; that of a child ends when the child has.
         """
-        command = self._open[number]
-        if not command.recorded:
-            command.withdrawn = True
-        elif number in self._children:
-            return self._cancel_child(number)
+        command, child = self._open[number], self._children.get(number)
+        if child is not None and child.policy == "abandon":
+            pass
+        elif not command.recorded:
+            self._withdraw(command)
+        elif child is not None:
+            self._wish(child, child.policy)
+            if child.policy == "cancel":
+                return False
         elif (cancel := _CANCELS.get(type(command.event))) is not None:
             self.decide(cancel(command=number))
         self._forget(number)
         return True
 
-    def ask_child_to_cancel(self, number: int) -> None:
+    def ask_child_to_cancel(self, child: Child) -> None:
         """Decide that a child is to cancel, unless that is decided already."""
-        command = self._open.get(number)
-        if command is None:
+        number = child.event.command
+        command = next((one for one in self._new if one.event is child.event), None)
+        if child.has_ended:
             return
-        if command.recorded:
-            self._wish(self._children[number], "cancel")
-        else:
-            command.withdrawn = True
+        if command is None:
+            self._wish(child, "cancel")
+            return
+        self._withdraw(command)
+        if number in self.futures:
             self.futures[number].end_cancelled()
-            self._forget(number)
-
-    def _cancel_child(self, number: int) -> bool:
-        child = self._children[number]
-        if child.policy != "abandon":
-            self._wish(child, child.policy)
-        if child.policy == "cancel":
-            return False
         self._forget(number)
-        return True
 
-    def _wish(self, child: _Child, wish: ParentClose) -> None:
-        """Decide once what is to become of a child; of one that is just being started, as soon as it is."""
-        if child.wish is None:
+    def _withdraw(self, command: Command) -> None:
+        command.withdrawn = True
+        child = self._children.get(command.event.command)
+        if child is not None:
+            child.has_ended = True
+            child.settle(exists=False)
+
+    def _wish(self, child: Child, wish: ParentClose) -> None:
+        """Decide what is to become of a child; of one that is just being started, as soon as it is."""
+        if child.wish is None or (child.wish == "cancel" and wish == "terminate"):
             child.wish = wish
-            if not child.starting:
+            if not child.is_starting:
                 self._decide_wish(child)
 
-    def _decide_wish(self, child: _Child) -> None:
-        self.decide(ChildCancelRequested(command=child.event.command, terminate=child.wish == "terminate"))
+    def _decide_wish(self, child: Child) -> None:
+        self.decide(_wish_event(child))
 
     def _forget(self, number: int) -> None:
+        """Await the outcome no more."""
         self.futures.pop(number, None)
         self.timers.pop(number, None)
-        del self._open[number]
-        if number in self._children and not self._children[number].starting:
+        self._open.pop(number, None)
+        child = self._children.get(number)
+        if child is not None and not child.is_starting:
             del self._children[number]
 
     # Outcomes
@@ -171,28 +214,42 @@ class Commands:
         """Tell whether an outcome still means something: late and repeated ones do not."""
         if isinstance(event, TimerFired):
             return event.command in self.timers
-        child = self._children.get(event.command)
-        if child is not None and child.starting:
+        if event.command in self._children and self._children[event.command].is_starting:
             return True
         return event.command in self.futures and not isinstance(event, ChildStarted)
 
     def child_started(self, number: int) -> None:
         """Take note that a child with a chosen id exists."""
         child = self._children[number]
-        child.starting = False
+        child.settle(exists=True)
         if child.wish is not None:
             self._decide_wish(child)
         if number not in self.futures:
             del self._children[number]
 
-    def is_unwanted(self, number: int) -> bool:
-        """Tell whether a child was asked to cancel."""
-        return number in self._children and self._children[number].wish is not None
+    def complete(self, number: int, result: object) -> None:
+        """End the future of a command, if anybody awaits it."""
+        future = self._close(number)
+        if future is not None:
+            future.set_result(result)
 
-    def close_future(self, number: int) -> CommandFuture | None:
-        """Return the future whose outcome has arrived, None where nobody awaits it; the command is open no more."""
+    def fail(self, number: int, failure: Failure) -> None:
+        """End the future of a command with a failure; with a cancellation where that is what the code asked for."""
+        child = self._children.get(number)
+        was_asked_for = child is not None and child.wish and (failure.type == _CANCELLED or child.is_starting)
+        future = self._close(number)
+        if future is None:
+            return
+        if was_asked_for:
+            future.end_cancelled()
+        else:
+            future.set_exception(raisable(failure))
+
+    def _close(self, number: int) -> CommandFuture | None:
         self._open.pop(number, None)
-        self._children.pop(number, None)
+        child = self._children.pop(number, None)
+        if child is not None:
+            child.end()
         return self.futures.pop(number, None)
 
     def close_timer(self, number: int) -> DurableTimerHandle:
@@ -208,33 +265,28 @@ class Commands:
         self._new = []
         for command in decided:
             command.recorded = True
-            if isinstance(command.event, ChildScheduled):
-                event = command.event
-                self._children[event.command] = _Child(event, starting=event.chosen_id)
         return decided
 
     def open_events(self) -> list[CommandEvent]:
-        """Return the recorded commands without an outcome: what a close leaves to be cancelled."""
-        return [self._open[number].event for number in sorted(self._open)]
+        """Return the recorded commands without an outcome: what a close leaves to be cancelled.
 
-    def is_child_starting(self, number: int) -> bool:
-        """Tell whether it is not known yet of a child if it could be started."""
-        child, command = self._children.get(number), self._open.get(number)
-        if child is not None:
-            return child.starting
-        return command is not None and isinstance(command.event, ChildScheduled) and command.event.chosen_id
-
-    @property
-    def is_starting(self) -> bool:
-        """Whether it is not known yet of some child if it could be started; an execution does not close before."""
-        return any(child.starting for child in self._children.values())
+        In the place of a child that is just being started, and not wanted any more, what it is to be told.
+        """
+        events = {number: command.event for number, command in self._open.items()}
+        for number, child in self._children.items():
+            if child.is_starting and child.wish is not None:
+                events[number] = _wish_event(child)
+        return [events[number] for number in sorted(events)]
 
     @property
     def are_awaited(self) -> bool:
         """Whether something was started that a returned workflow waits for: all but abandoned children."""
-        return any(
-            number not in self._children or self._children[number].policy != "abandon" for number in self.futures
-        )
+        children = self._children
+        return any(number not in children or children[number].is_awaited for number in self.futures)
+
+
+def _wish_event(child: Child) -> ChildCancelRequested:
+    return ChildCancelRequested(command=child.event.command, terminate=child.wish == "terminate")
 
 
 def calling_location() -> str:

@@ -15,9 +15,9 @@ from django_workflows.exceptions import NotAllowedInWorkflowError, NotInWorkflow
 from django_workflows.failures import Failure
 
 from . import events as ev
-from .commands import CommandFuture, Commands
+from .commands import Child, CommandFuture, Commands
 from .exceptions_in_futures import raisable
-from .loop import DurableTimerHandle, MachineDisposed, WorkflowLoop
+from .loop import DurableTimerHandle, MachineDisposed, NumberedFuture, WorkflowLoop
 from .steps import InstanceInfo
 
 
@@ -65,14 +65,19 @@ class Decisions:
         self._commands.schedule(event, future, location)
         return future
 
-    def cancel_child(self, number: int) -> None:
+    def start_child(self, event: ev.ChildScheduled, location: str) -> tuple[Child, CommandFuture]:
+        """Decide to start a child and return it with the future of its outcome."""
+        future = CommandFuture(loop=self.loop)
+        self.loop.adopt(future)
+        # Without a creation number, which would shift those of the code's own futures in old histories.
+        child = Child(event, NumberedFuture(loop=self.loop))
+        self._commands.schedule_child(child, future, location)
+        return child, future
+
+    def cancel_child(self, child: Child) -> None:
         """Ask a child to cancel, whatever its parent_close says."""
         self.require_deciding("cancelling a child")
-        self._commands.ask_child_to_cancel(number)
-
-    def is_child_starting(self, number: int) -> bool:
-        """Tell whether it is not known yet of a child if it could be started."""
-        return self._commands.is_child_starting(number)
+        self._commands.ask_child_to_cancel(child)
 
     def patched(self, patch: str, *, deprecated: bool = False) -> bool:
         """Tell whether this execution has a patch: if it asks for the first time while it runs, it has from then on."""

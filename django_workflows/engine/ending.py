@@ -155,6 +155,8 @@ class Ending:
     @property
     def is_over(self) -> bool:
         """Whether the execution can close."""
+        if self.continue_request is not None:
+            return True
         if not self._winding_down or self.tasks:
             return False
         if self.failure is None:

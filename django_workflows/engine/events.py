@@ -231,12 +231,17 @@ class ChildScheduled(NamedCommandEvent, frozen=True, kw_only=True):
 class ChildCancelRequested(CommandEvent, frozen=True, kw_only=True):
     terminate: bool = False
 
+    @property
+    def policy(self) -> ParentClose:
+        return "terminate" if self.terminate else "cancel"
+
 
 class MessageCommand(CommandEvent, frozen=True, kw_only=True):
     """A message to another instance."""
 
     instance_id: str
     execution_id: str | None = None
+    child: int = 0  # the command that scheduled the addressee: only this child is meant, whoever has its id later
 
 
 class SignalSent(MessageCommand, frozen=True, kw_only=True):

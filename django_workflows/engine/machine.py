@@ -17,8 +17,8 @@ from typing import Any
 
 import msgspec
 
-from django_workflows.exceptions import HistoryLimitExceeded, UpdateNotAnswered, UpdateRejected, WorkflowCancelled
-from django_workflows.failures import Failure, dotted_name
+from django_workflows.exceptions import HistoryLimitExceeded, UpdateNotAnswered, UpdateRejected
+from django_workflows.failures import Failure
 
 from . import events as ev
 from .asyncio_patches import install_patches
@@ -26,7 +26,6 @@ from .commands import Command, waiting_location
 from .conditions import Conditions
 from .decisions import Decisions
 from .ending import ContinueAsNewRequest, Ending
-from .exceptions_in_futures import raisable
 from .handlers import Handlers, NoHandlers, Program
 from .loop import MachineDisposed, NumberedTask, WorkflowLoop
 from .replay import Block, blocks, compare, not_awaited
@@ -36,8 +35,6 @@ from .steps import InstanceInfo, Step
 __all__ = ["ContinueAsNewRequest", "Entry", "Machine", "MachineDisposed"]
 
 Entry = Callable[[], Program]
-
-_CANCELLED = dotted_name(WorkflowCancelled)
 
 install_patches()
 
@@ -171,11 +168,13 @@ class Machine(Decisions):
     def _apply(self, event: ev.InputEvent, time: datetime) -> list[Command]:
         self.now = time
         self.history_length += 1
+        if isinstance(event, ev.TerminateRequested):
+            return []  # none of the code runs
         self._ending.is_replaying = self.is_replaying
         with self._as_running_loop():
             self._context.run(self._deliver, event)
             self._run()
-            closing = self._closing_event() if self._may_close() else None
+            closing = self._closing_event() if self._ending.is_over else None
             decided = self._commands.take_new()
         if closing is not None:
             self.closed = True
@@ -197,15 +196,13 @@ class Machine(Decisions):
     def _deliver(self, event: ev.InputEvent) -> None:
         match event:
             case ev.ActivityFailed() | ev.ChildFailed() | ev.MessageRefused():
-                self._fail(event.command, event.failure)
+                self._commands.fail(event.command, event.failure)
             case ev.TimerFired():
                 self.loop.run_handle(self._commands.close_timer(event.command))
             case ev.ChildStarted():
                 self._commands.child_started(event.command)
             case ev.ResultEvent():
-                future = self._commands.close_future(event.command)
-                if future is not None:
-                    future.set_result(getattr(event, "result", None))
+                self._commands.complete(event.command, getattr(event, "result", None))
             case ev.SignalReceived():
                 self._receive(event.name, event.value)
             case ev.UpdateRequested():
@@ -223,8 +220,10 @@ class Machine(Decisions):
         self.handlers = program.handlers
         for signal in event.signals:
             self._receive(signal.name, signal.value)
-        main = program.main if event.start_at is None else self._start_later(event.start_at, program.main)
-        self._ending.start_main(main)
+        if event.start_at is None or self._ending.cancel_requested:
+            self._ending.start_main(program.main)
+        else:
+            self._ending.start_main(self._start_later(event.start_at, program.main))
 
     async def _start_later(self, start_at: datetime, main: Coroutine[Any, Any, bytes]) -> bytes:
         try:
@@ -232,16 +231,6 @@ class Machine(Decisions):
             return await main
         finally:
             main.close()
-
-    def _fail(self, number: int, failure: Failure) -> None:
-        unwanted = self._commands.is_unwanted(number)
-        future = self._commands.close_future(number)
-        if future is None:
-            return
-        if unwanted and failure.type == _CANCELLED:
-            future.end_cancelled()
-        else:
-            future.set_exception(raisable(failure))
 
     def _receive(self, name: str, value: msgspec.Raw) -> None:
         """Hand a signal to its handler, or keep it until the code asks for it."""
@@ -276,10 +265,6 @@ class Machine(Decisions):
 
     # Closing
 
-    def _may_close(self) -> bool:
-        ending = self._ending
-        return (ending.continue_request is not None or ending.is_over) and not self._commands.is_starting
-
     def _closing_event(self) -> ev.ClosingEvent:
         ending = self._ending
         for update_id in list(self._open_updates):
@@ -303,7 +288,8 @@ class Machine(Decisions):
     def _failed_event(self, command: int, error: BaseException) -> ev.InstanceFailed:
         failed = ev.InstanceFailed(command=command, failure=Failure.of(error))
         policy = self.options.policy
-        if policy is None or not policy.may_retry(error, self.info.attempt):
+        # Nobody who asked for a cancellation wants another attempt, though the clean-up has failed.
+        if policy is None or self._ending.cancel_requested or not policy.may_retry(error, self.info.attempt):
             return failed
         return msgspec.structs.replace(
             failed,

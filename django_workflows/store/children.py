@@ -1,57 +1,114 @@
 """Starting children whose ids their authors chose: each in a short transaction of its own, never in a turn.
 
-An application may hold such an id for long, by starting it or by terminating it; a turn would wait for it.
+An application may hold such an id for long, by starting it or by terminating it; a turn would wait for it. So the step
+that decides to start such a child leaves an order in the inbox of its own chain.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
-from django.db import OperationalError
+from django.db import DatabaseError, OperationalError
+from django.db.backends.utils import CursorWrapper
 
-from django_workflows.engine.events import ChildFailed, ChildScheduled, ChildStarted, ResultEvent, encode_event
+from django_workflows.engine.events import (
+    ChildFailed,
+    ChildScheduled,
+    ChildStarted,
+    ResultEvent,
+    decode_event,
+    encode_event,
+)
+from django_workflows.exceptions import PayloadError
 from django_workflows.failures import Failure
 from django_workflows.keys import key_of
-from django_workflows.models import InboxEvent, WorkflowInstance
+from django_workflows.models import InboxEvent, OpenInstance, WorkflowInstance
 
 from . import starting
 from .database import Database, DatabaseNow
-from .work import OpenChain
+from .work import ChildOrder, InboxRow
+
+logger = logging.getLogger("django_workflows.store")
 
 
-def child_row(chain: OpenChain, event: ChildScheduled, created_at: Any) -> WorkflowInstance:
-    """Return the row of a child that this event schedules."""
+def child_row(parent: int, root: int | None, event: ChildScheduled, created_at: Any) -> WorkflowInstance:
+    """Return the row of the child that an execution schedules with this event."""
     return WorkflowInstance(
         instance_id=event.instance_id, instance_key=key_of(event.instance_id), execution_id=event.execution_id,
         name=event.name, version=event.version, queue=event.queue, input=bytes(event.input).decode(),
-        parent_id=chain.instance, parent_command=event.command, root_id=chain.root or chain.instance,
-        attributes=event.attributes, options=event.options.encode(), created_at=created_at,
-        **starting.subject_columns(event.subject),
+        parent_id=parent, parent_command=event.command, root_id=root or parent, attributes=event.attributes,
+        options=event.options.encode(), created_at=created_at, **starting.subject_columns(event.subject),
     )  # fmt: skip
 
 
-def start_child(database: Database, chain: OpenChain, order: int, event: ChildScheduled) -> bool:
-    """Carry out the order in an inbox row, and tell the parent; return False where a lock could not be had yet.
+def order_in(row: InboxRow) -> ChildOrder | None:
+    """Return the order that an inbox row is, None for any other row, and for one that cannot be decoded."""
+    if row.type != ChildScheduled.__name__ or row.instance is None:
+        return None
+    try:
+        event = decode_event(row.type, row.data)
+    except PayloadError:
+        return None
+    assert isinstance(event, ChildScheduled)
+    return ChildOrder(row.id, row.instance, event)
 
-    The order is deleted in the same transaction, so it is carried out once, whoever else has read it.
+
+def carry_out(database: Database, order: ChildOrder) -> bool:
+    """Start the child that is ordered, and tell the parent; return False where a lock could not be had yet.
+
+    The order is deleted in the same transaction, so it is carried out once, whoever else has read it. A parent that
+    has closed meanwhile leaves only children that it was to abandon.
     """
     try:
-        with database.atomic(), database.cursor() as cursor:
-            with database.dialect.brief_lock_wait(cursor):
-                if not database.dialect.delete(cursor, InboxEvent, ("id",), [order]):
-                    return True
-                row = child_row(chain, event, DatabaseNow())
-                taken = starting.insert_or_find(database, row, "raise") is not None
-            outcome: ResultEvent = ChildStarted(event.command)
-            if taken:
-                error = starting.already_open(row, "a child needs an id that is free")
-                outcome = ChildFailed(command=event.command, failure=Failure.of(error))
-            InboxEvent.objects.using(database.alias).create(
-                chain_id=chain.chain, instance_id=chain.instance, type=outcome.type, data=encode_event(outcome),
-                queue=chain.queue, created_at=DatabaseNow(),
-            )  # fmt: skip
+        with database.atomic(), database.cursor() as cursor, database.dialect.brief_lock_wait(cursor):
+            _carry_out(database, cursor, order)
     except OperationalError as error:
         if database.dialect.is_lock_timeout(error) or database.dialect.is_deadlock(error):
             return False
         raise
+    except (DatabaseError, LookupError) as error:
+        if isinstance(error, DatabaseError) and not database.dialect.is_data_error(error):
+            raise
+        _refuse(database, order, error)
     return True
+
+
+def _carry_out(database: Database, cursor: CursorWrapper, order: ChildOrder) -> None:
+    event = order.event
+    parent = WorkflowInstance.objects.using(database.alias).filter(pk=order.parent).first()
+    # Locked, so that whoever closes the parent either comes first or finds the child.
+    is_open = parent is not None and database.dialect.select(
+        cursor, OpenInstance, ("open_key",), ("open_key",), [parent.instance_key],
+        where=f"AND t.instance_id = {parent.pk:d}", lock="wait",
+    )  # fmt: skip
+    if not database.dialect.delete(cursor, InboxEvent, ("id",), [order.id]) or parent is None:
+        return
+    if not is_open and event.options.parent_close != "abandon":
+        return
+    row = child_row(parent.pk, parent.root_id, event, DatabaseNow())
+    outcome: ResultEvent = ChildStarted(event.command)
+    if starting.insert_or_find(database, row, "raise") is not None:
+        error = starting.already_open(row, "a child needs an id that is free")
+        outcome = ChildFailed(command=event.command, failure=Failure.of(error))
+        if not is_open:
+            logger.warning(
+                "%s %r has closed, and its child was not started: %s", parent.name, parent.instance_id, error
+            )
+    if is_open:
+        _tell(database, parent, outcome)
+
+
+def _refuse(database: Database, order: ChildOrder, error: Exception) -> None:
+    """Fail the start of a child that the database does not take."""
+    with database.atomic(), database.cursor() as cursor:
+        parent = WorkflowInstance.objects.using(database.alias).filter(pk=order.parent).first()
+        if database.dialect.delete(cursor, InboxEvent, ("id",), [order.id]) and parent is not None:
+            _tell(database, parent, ChildFailed(command=order.event.command, failure=Failure.of(error)))
+
+
+def _tell(database: Database, parent: WorkflowInstance, outcome: ResultEvent) -> None:
+    InboxEvent.objects.using(database.alias).create(
+        chain_id=parent.chain, instance_id=parent.pk, type=outcome.type, data=encode_event(outcome),
+        queue=parent.queue, created_at=DatabaseNow(),
+    )  # fmt: skip

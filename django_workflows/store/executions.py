@@ -32,33 +32,26 @@ class NewExecutions:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._children: list[tuple[InstanceStep, WorkflowInstance]] = []
-        self._next: list[tuple[InstanceStep, WorkflowInstance, ev.InstanceStarted]] = []
+        self._closed: list[tuple[InstanceStep, ev.ClosingEvent]] = []  # those whose chains go on
         self.started: list[Started] = []  # after `insert`
 
     def add_child(self, step: InstanceStep, event: ev.ChildScheduled) -> None:
-        self._children.append((step, child_row(step.chain, event, step.step.time)))
+        chain = step.chain
+        self._children.append((step, child_row(chain.instance, chain.root, event, step.step.time)))
 
     def add_next(self, step: InstanceStep, event: ev.ClosingEvent) -> bool:
         """Have the chain go on where the closing event says so; return whether it does."""
-        match event:
-            case ev.InstanceContinuedAsNew():
-                row = self._next_row(step, event.execution_id, event.version)
-                row.input, row.attempt = bytes(event.input).decode(), 1
-                started = started_event(signals=event.signals)
-            case ev.InstanceFailed() if event.next_execution_id:
-                definition = registry.workflows.get(step.chain.info.workflow)
-                version = definition.version if definition is not None else step.chain.info.version
-                row = self._next_row(step, event.next_execution_id, version)
-                row.attempt += 1
-                started = started_event(signals=event.signals, start_at=event.next_start)
-            case _:
-                return False
-        self._next.append((step, row, started))
-        return True
+        goes_on = isinstance(event, ev.InstanceContinuedAsNew) or (
+            isinstance(event, ev.InstanceFailed) and bool(event.next_execution_id)
+        )
+        if goes_on:
+            self._closed.append((step, event))
+        return goes_on
 
     def insert(self) -> list[Row]:
         """Insert the executions; return the changes of the open rows of chains that go on."""
-        rows = [row for _, row in self._children] + [row for _, row, _ in self._next]
+        following = self._following()
+        rows = [row for _, row in self._children] + [row for _, row, _ in following]
         if not rows:
             return []
         alias = self._database.alias
@@ -71,19 +64,39 @@ class NewExecutions:
         OpenInstance.objects.using(alias).bulk_create(opened, batch_size=500)
         for step, row in self._children:
             self.started.append(Started(row.pk, row.pk, row.queue, started_event(), step.step.time))
-        for step, row, event in self._next:
+        for step, row, event in following:
             self.started.append(Started(step.chain.chain, row.pk, step.chain.queue, event, step.step.time))
         # Unowned, so that the next execution is claimed and loaded like any other.
-        return [(step.chain.open_key, row.pk, None, 0, 0, 0) for step, row, _ in self._next]
+        return [(step.chain.open_key, row.pk, None, 0, 0, 0) for step, row, _ in following]
 
-    def _next_row(self, step: InstanceStep, execution_id: str, version: str) -> WorkflowInstance:
-        """Return a copy of an execution's row that begins anew under the same instance_id."""
-        chain = step.chain
-        row = WorkflowInstance.objects.using(self._database.alias).get(pk=chain.instance)
-        return WorkflowInstance(
-            instance_id=row.instance_id, instance_key=row.instance_key, execution_id=execution_id,
-            chain_id=chain.chain, name=row.name, version=version, queue=row.queue, priority=row.priority,
-            parent_id=row.parent_id, parent_command=row.parent_command, root_id=row.root_id,
-            subject_type_id=row.subject_type_id, subject_pk=row.subject_pk, attributes=row.attributes,
-            options=row.options, attempt=row.attempt, input=row.input, created_at=step.step.time,
-        )  # fmt: skip
+    def _following(self) -> list[tuple[InstanceStep, WorkflowInstance, ev.InstanceStarted]]:
+        """Return the rows and the first events of the executions that follow on closed ones."""
+        if not self._closed:
+            return []
+        closed = WorkflowInstance.objects.using(self._database.alias).in_bulk(
+            [step.chain.instance for step, _ in self._closed]
+        )
+        return [(step, *_follow(closed[step.chain.instance], step, event)) for step, event in self._closed]
+
+
+def _follow(
+    closed: WorkflowInstance, step: InstanceStep, event: ev.ClosingEvent
+) -> tuple[WorkflowInstance, ev.InstanceStarted]:
+    """Return the row of the execution that begins anew under the same instance_id, and its first event."""
+    row = WorkflowInstance(
+        instance_id=closed.instance_id, instance_key=closed.instance_key, chain_id=closed.chain, name=closed.name,
+        version=closed.version, queue=closed.queue, priority=closed.priority, parent_id=closed.parent_id,
+        parent_command=closed.parent_command, root_id=closed.root_id, subject_type_id=closed.subject_type_id,
+        subject_pk=closed.subject_pk, attributes=closed.attributes, options=closed.options, input=closed.input,
+        created_at=step.step.time,
+    )  # fmt: skip
+    if isinstance(event, ev.InstanceContinuedAsNew):
+        row.execution_id, row.version = event.execution_id, event.version
+        row.input = bytes(event.input).decode()
+        return row, started_event(signals=event.signals)
+    assert isinstance(event, ev.InstanceFailed)
+    definition = registry.workflows.get(closed.name)
+    row.execution_id, row.attempt = event.next_execution_id, closed.attempt + 1
+    if definition is not None:
+        row.version = definition.version
+    return row, started_event(signals=event.signals, start_at=event.next_start)

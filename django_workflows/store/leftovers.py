@@ -12,6 +12,8 @@ from django_workflows.exceptions import PayloadError, UpdateNotAnswered
 from django_workflows.failures import Failure
 from django_workflows.models import ActivityTask, InboxEvent, OpenInstance, Timer, WorkflowInstance, WorkflowUpdate
 
+from . import children
+from .children import order_in
 from .database import Database, DatabaseNow
 from .work import InboxRow
 
@@ -22,10 +24,19 @@ def collect_inbox(database: Database, rows: list[InboxRow]) -> None:
     """Delete results and cancel requests of closed chains; park their signals, which stay visible as undelivered.
 
     Safe at once: an open row is inserted in the transaction of its first inbox row, and chain ids are never reused.
+    An abandoned child that a closed parent has ordered is started.
     """
-    _answer_updates(database, [row.data for row in rows if row.type == "UpdateRequested"])
-    _delete(database, InboxEvent, ("id",), [row.id for row in rows if row.type != "SignalReceived"])
+    _discard(database, [row for row in rows if row.type != "SignalReceived"])
     _park(database, [row.id for row in rows if row.type == "SignalReceived"])
+
+
+def _discard(database: Database, rows: list[InboxRow]) -> int:
+    """Do what is left to do for rows of closed chains, and delete them; return how many."""
+    orders = [order for row in rows if (order := order_in(row)) is not None]
+    done = sum(children.carry_out(database, order) for order in orders)
+    ordered = {order.id for order in orders}
+    _answer_updates(database, [row.data for row in rows if row.type == "UpdateRequested"])
+    return done + _delete(database, InboxEvent, ("id",), [row.id for row in rows if row.id not in ordered])
 
 
 def park_blocked(database: Database, rows: list[InboxRow]) -> None:
@@ -54,9 +65,8 @@ def sweep(database: Database) -> int:
         work = model._default_manager.using(database.alias).filter(closed)
         keys = work.values_list("instance_id", "command")[:_SWEEP]
         removed += _delete(database, model, ("instance_id", "command"), keys)
-    garbage = list(_parked_garbage(database).values_list("id", "type", "data")[:_SWEEP])
-    _answer_updates(database, [data for _, type_name, data in garbage if type_name == "UpdateRequested"])
-    return removed + _delete(database, InboxEvent, ("id",), [pk for pk, _, _ in garbage])
+    garbage = _parked_garbage(database).values_list("id", "chain_id", "instance_id", "type", "data")[:_SWEEP]
+    return removed + _discard(database, [InboxRow(*row) for row in garbage])
 
 
 def _parked_garbage(database: Database) -> QuerySet[InboxEvent]:

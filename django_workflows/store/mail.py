@@ -18,7 +18,19 @@ from .closing import closing_event
 from .database import Database
 from .work import InstanceStep
 
-_Child = tuple[int, int]  # the key of the parent, and the command
+_INSTANCE = WorkflowInstance._meta.db_table
+_OPEN = OpenInstance._meta.db_table
+
+_Child = tuple[int, int]  # the execution of the parent, and the command that scheduled it
+_Execution = tuple[str, str]  # the key of the instance_id, and the execution_id
+
+
+class Addressee(NamedTuple):
+    """An open instance."""
+
+    chain: int
+    instance: int
+    queue: str
 
 
 class Letter(NamedTuple):
@@ -40,7 +52,7 @@ class Mail:
         self._to_children: dict[_Child, tuple[InstanceStep, ev.InputEvent]] = {}
 
     def post(self, step: InstanceStep, event: ev.MessageCommand) -> None:
-        """Take a message to any instance, whose delivery or refusal the sender hears of."""
+        """Take a message whose delivery or refusal the sender hears of."""
         self._posted.append((step, event))
 
     def tell_child(self, step: InstanceStep, command: int, policy: ev.ParentClose, reason: str) -> None:
@@ -51,55 +63,78 @@ class Mail:
 
     def deliver(self) -> Iterator[Letter]:
         """Yield the inbox rows for the addressees that are open, and for the senders."""
-        if self._to_children:
-            yield from self._letters_to_children()
-        if self._posted:
-            yield from self._letters()
-
-    def _letters_to_children(self) -> Iterator[Letter]:
-        parents = {parent for parent, _ in self._to_children}
-        children = WorkflowInstance.objects.using(self._database.alias).open().filter(parent_id__in=parents)
-        for child in children.only("id", "chain_id", "queue", "parent_id", "parent_command"):
-            found = self._to_children.get((child.parent_id or 0, child.parent_command or 0))
+        children = self._find_children()
+        for child, (step, event) in self._to_children.items():
+            found = children.get(child)
             if found is not None:
-                step, event = found
-                yield Letter(child.chain, None, child.queue, event, step.step.time)
+                yield Letter(found.chain, None, found.queue, event, step.step.time)
+        if self._posted:
+            yield from self._letters(children)
 
-    def _letters(self) -> Iterator[Letter]:
+    def _letters(self, children: dict[_Child, Addressee]) -> Iterator[Letter]:
         opened = self._find_open()
-        bound = self._find_bound()
-        known = self._find_known(set(opened))
-        for step, message in self._posted:
-            key, time = key_of(message.instance_id), step.step.time
-            row = opened.get(key)
-            if row is not None and message.execution_id is not None and bound.get(message.execution_id) != row[1]:
-                row = None
-            if row is not None:
-                chain, instance, queue = row
-                yield Letter(chain, instance if message.execution_id else None, queue, _content(message), time)
+        executions = self._find_executions()
+        found = [(*one, self._find(*one, children, opened, executions)) for one in self._posted]
+        known = self._find_known([message for _, message, addressee in found if addressee is None])
+        for step, message, addressee in found:
+            chain, time = step.chain, step.step.time
+            if addressee is not None:
+                instance = None if message.execution_id is None else addressee.instance
+                yield Letter(addressee.chain, instance, addressee.queue, _content(message), time)
             if step.step.closing is None:
-                outcome = ev.MessageDelivered(message.command) if row is not None else _refused(message, key in known)
-                yield Letter(step.chain.chain, step.chain.instance, step.chain.queue, outcome, time)
+                delivered = ev.MessageDelivered(message.command)
+                outcome = delivered if addressee is not None else _refused(message, known, executions)
+                yield Letter(chain.chain, chain.instance, chain.queue, outcome, time)
 
-    def _find_open(self) -> dict[str, tuple[int, int, str]]:
-        columns = ("open_key", "chain_id", "instance_id", "queue")
-        keys = list({key_of(message.instance_id) for _, message in self._posted})
-        rows = self._database.dialect.select(self._cursor, OpenInstance, columns, ("open_key",), keys)
-        return {key: (chain, instance, queue) for key, chain, instance, queue in rows}
+    def _find(
+        self, step: InstanceStep, message: ev.MessageCommand, children: dict[_Child, Addressee],
+        opened: dict[str, Addressee], executions: dict[_Execution, int],
+    ) -> Addressee | None:  # fmt: skip
+        """Return who the message is for, None where nobody of that name is open."""
+        if message.child:
+            return children.get((step.chain.instance, message.child))
+        key = key_of(message.instance_id)
+        found = opened.get(key)
+        if message.execution_id is None or found is None:
+            return found
+        return found if executions.get((key, message.execution_id)) == found.instance else None
 
-    def _find_bound(self) -> dict[str, int]:
-        executions = [message.execution_id for _, message in self._posted if message.execution_id is not None]
-        if not executions:
+    def _find_children(self) -> dict[_Child, Addressee]:
+        """Return the open children of those whose children are written to."""
+        parents = {parent for parent, _ in self._to_children}
+        parents.update(step.chain.instance for step, message in self._posted if message.child)
+        if not parents:
             return {}
-        rows = WorkflowInstance.objects.using(self._database.alias).filter(execution_id__in=executions)
-        return dict(rows.values_list("execution_id", "pk"))
+        self._cursor.execute(
+            f"SELECT w.parent_id, w.parent_command, o.chain_id, o.instance_id, o.queue FROM {_INSTANCE} w "
+            f"JOIN {_OPEN} o ON o.instance_id = w.id WHERE w.parent_id IN ({', '.join(['%s'] * len(parents))})",
+            sorted(parents),
+        )
+        return {(parent, command): Addressee(*row) for parent, command, *row in self._cursor.fetchall()}
 
-    def _find_known(self, opened: set[str]) -> set[str]:
-        """Return the keys of ids that exist, or existed, among those that are not open."""
-        missing = {key_of(message.instance_id) for _, message in self._posted} - opened
-        rows = WorkflowInstance.objects.using(self._database.alias).filter(instance_key__in=missing)
-        found = set(rows.values_list("instance_key", flat=True)) if missing else set()
-        return found | opened
+    def _find_open(self) -> dict[str, Addressee]:
+        keys = list({key_of(message.instance_id) for _, message in self._posted if not message.child})
+        if not keys:
+            return {}
+        columns = ("open_key", "chain_id", "instance_id", "queue")
+        rows = self._database.dialect.select(self._cursor, OpenInstance, columns, ("open_key",), keys)
+        return {key: Addressee(*row) for key, *row in rows}
+
+    def _find_executions(self) -> dict[_Execution, int]:
+        """Return those executions that are addressed and exist."""
+        bound = [message.execution_id for _, message in self._posted if message.execution_id is not None]
+        if not bound:
+            return {}
+        rows = WorkflowInstance.objects.using(self._database.alias).filter(execution_id__in=bound)
+        return {(key, execution): pk for key, execution, pk in rows.values_list("instance_key", "execution_id", "pk")}
+
+    def _find_known(self, refused: list[ev.MessageCommand]) -> set[str]:
+        """Return the keys of those ids that existed."""
+        keys = {key_of(message.instance_id) for message in refused if not message.child}
+        if not keys:
+            return set()
+        rows = WorkflowInstance.objects.using(self._database.alias).filter(instance_key__in=keys).order_by()
+        return set(rows.values_list("instance_key", flat=True).distinct())
 
 
 def _content(message: ev.MessageCommand) -> ev.InputEvent:
@@ -109,11 +144,10 @@ def _content(message: ev.MessageCommand) -> ev.InputEvent:
     return ev.CancelRequested(message.reason)
 
 
-def _refused(message: ev.MessageCommand, is_known: bool) -> ev.MessageRefused:
-    error: Exception
-    if is_known:
-        bound = f", execution {message.execution_id!r}," if message.execution_id else ""
+def _refused(message: ev.MessageCommand, known: set[str], executions: dict[_Execution, int]) -> ev.MessageRefused:
+    key, execution = key_of(message.instance_id), message.execution_id
+    bound = f" and the execution_id {execution!r}" if execution else ""
+    error: Exception = InstanceNotFound(f"no workflow instance has the instance_id {message.instance_id!r}{bound}")
+    if message.child or ((key, execution) in executions if execution else key in known):
         error = InstanceNotRunning(f"expected instance {message.instance_id!r}{bound} to be open, it has closed")
-    else:
-        error = InstanceNotFound(f"no workflow instance has the instance_id {message.instance_id!r}")
     return ev.MessageRefused(command=message.command, failure=Failure.of(error))

@@ -125,8 +125,7 @@ class StepRows:
                     if event.command not in created:
                         self._add_cancelled(step, event)
                 case ev.ChildCancelRequested():
-                    policy: ev.ParentClose = "terminate" if event.terminate else "cancel"
-                    self.mail.tell_child(step, event.command, policy, "its parent cancelled it")
+                    self._add_cancelled(step, event)
                 case ev.MessageCommand():
                     self.mail.post(step, event)
                 case ev.AttributesSet():
@@ -160,6 +159,8 @@ class StepRows:
                 self.task_deletes.append(key)
             case ev.TimerCancelled() | ev.TimerStarted():
                 self.timer_deletes.append(key)
+            case ev.ChildCancelRequested():
+                self.mail.tell_child(step, event.command, event.policy, "its parent cancelled it")
             case ev.ChildScheduled():
                 self.mail.tell_child(step, event.command, event.options.parent_close, "its parent closed")
 

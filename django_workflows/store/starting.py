@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from django.apps import apps
 from django.contrib.contenttypes.models import ContentType
@@ -19,6 +19,8 @@ from django_workflows.models import InboxEvent, InstanceStatus, OpenInstance, Wo
 
 from . import closing
 from .database import Database, DatabaseNow
+
+T = TypeVar("T")
 
 _BATCH = 500
 _TRIES = 5
@@ -86,14 +88,21 @@ def start(database: Database, new: NewInstance, on_conflict: str) -> WorkflowIns
 def _start_or_find(
     database: Database, new: NewInstance, on_conflict: str
 ) -> tuple[WorkflowInstance, WorkflowInstance | None]:
-    # MySQL lets transactions that waited for one row to be rolled back deadlock. Inside a transaction of the caller's
-    # the whole of it is gone then, and only the caller can repeat it.
+    def attempt() -> tuple[WorkflowInstance, WorkflowInstance | None]:
+        row = new.as_row()
+        return row, insert_or_find(database, row, on_conflict, is_new_id=new.instance_id is None)
+
+    return repeat_deadlocks(database, attempt)
+
+
+def repeat_deadlocks(database: Database, attempt: Callable[[], T]) -> T:
+    """Run a transaction, again where MySQL ends it as a deadlock, as it may do to those that wait for one row."""
+    # Inside a transaction of the caller's the whole of it is gone then, and only the caller can repeat it.
     tries = 1 if database.connection.in_atomic_block else _TRIES
     while True:
-        row = new.as_row()
         try:
             with database.atomic():
-                return row, insert_or_find(database, row, on_conflict, is_new_id=new.instance_id is None)
+                return attempt()
         except OperationalError as error:
             tries -= 1
             if not tries or not database.dialect.is_deadlock(error):
@@ -121,18 +130,17 @@ def insert_or_find(
     return None
 
 
-def start_and_hold(database: Database, new: NewInstance) -> WorkflowInstance:
-    """Start an instance or return the open one, which cannot close before the caller's transaction ends.
+def start_or_hold(database: Database, new: NewInstance) -> None:
+    """Start an instance unless its id is open; it cannot close before the caller's transaction ends.
 
     Holds the open row like a termination does: steps of this instance wait that long, no other's do.
     """
-    while True:
-        row, existing = _start_or_find(database, new, "use_existing")
-        if existing is None:
-            return row
-        opened = OpenInstance.objects.using(database.alias).select_for_update().filter(pk=existing.instance_key).first()
-        if opened is not None:
-            return WorkflowInstance.objects.using(database.alias).get(pk=opened.instance_id)
+    assert new.instance_id is not None
+    opened = OpenInstance.objects.using(database.alias).filter(pk=key_of(new.instance_id))
+    while opened.select_for_update().first() is None:
+        # Without a look: under REPEATABLE READ it might see, again and again, what has closed.
+        if insert_or_find(database, new.as_row(), "use_existing", is_new_id=True) is None:
+            return
 
 
 def start_many(database: Database, news: Sequence[NewInstance]) -> list[WorkflowInstance]:

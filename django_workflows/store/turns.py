@@ -152,8 +152,9 @@ def _writes_instance(step: InstanceStep) -> bool:
 
 def _release(database: Database, cursor: CursorWrapper, chains: list[OpenChain]) -> None:
     if chains:
-        rows = [(chain.open_key, None) for chain in chains]
-        database.dialect.update(cursor, OpenInstance, ("open_key",), ("owner_id",), rows)
+        # The claim has come back, even without a step.
+        rows = [(chain.open_key, None, 0) for chain in chains]
+        database.dialect.update(cursor, OpenInstance, ("open_key",), ("owner_id", "crashes"), rows)
 
 
 # Writing

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from django_workflows.engine.events import CommandEvent, ResultEvent
+from django_workflows.engine.events import ChildScheduled, CommandEvent, ResultEvent
 from django_workflows.engine.steps import InstanceInfo, Step
 from django_workflows.failures import Failure
 
@@ -51,9 +51,17 @@ class InboxRow(NamedTuple):
     instance: int | None
     type: str
     data: str
-    open_key: str | None
-    owner: int | None
-    blocks: int | None
+    open_key: str | None = None
+    owner: int | None = None
+    blocks: int | None = None
+
+
+class ChildOrder(NamedTuple):
+    """An inbox row that orders the start of a child with a chosen id."""
+
+    id: int
+    parent: int  # the execution that decided it
+    event: ChildScheduled
 
 
 @dataclass

@@ -6,9 +6,9 @@ from collections import OrderedDict
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 
-from django_workflows.engine.events import ChildScheduled, InputEvent
+from django_workflows.engine.events import InputEvent
 from django_workflows.engine.machine import Machine
-from django_workflows.store.work import ClaimedTask, InstanceStep, OpenChain
+from django_workflows.store.work import ChildOrder, ClaimedTask, InstanceStep, OpenChain
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,14 @@ class Input:
 
 
 @dataclass(eq=False)
+class PendingOrder:
+    """The start of a child that is yet to be carried out."""
+
+    order: ChildOrder
+    not_before: float = 0.0  # when to try again: somebody held its id
+
+
+@dataclass(eq=False)
 class Held:
     """One owned instance in memory."""
 
@@ -29,8 +37,7 @@ class Held:
     inputs: list[Input] = field(default_factory=list)
     stepped: list[Input] = field(default_factory=list)  # the inputs of the uncommitted step
     seen: set[int] = field(default_factory=set)  # inbox rows that are taken in and not yet deleted
-    orders: dict[int, ChildScheduled] = field(default_factory=dict)  # inbox rows that order the start of a child
-    orders_not_before: float = 0.0  # when to try again to carry them out
+    orders: dict[int, PendingOrder] = field(default_factory=dict)  # by inbox row
     uncommitted: InstanceStep | None = None  # stepped, but its rows were locked by somebody
     not_before: float = 0.0  # when to offer the uncommitted step again
 
@@ -42,8 +49,8 @@ class Held:
     @property
     def due(self) -> float:
         """The monotonic time of the next thing to do, where `is_idle` is false."""
-        orders = [self.orders_not_before] if self.orders else []
-        return min([*orders, self.not_before] if self.inputs or self.uncommitted is not None else orders)
+        steps = [self.not_before] if self.inputs or self.uncommitted is not None else []
+        return min([*steps, *(pending.not_before for pending in self.orders.values())])
 
     def unread_results(self) -> list[Input]:
         """Return the results of this worker's own activities that no commit has consumed."""

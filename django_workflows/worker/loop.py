@@ -18,7 +18,7 @@ from django_workflows.conf import get_settings
 from django_workflows.engine import events as ev
 from django_workflows.engine.steps import Step
 from django_workflows.failures import Failure
-from django_workflows.store import children, claims
+from django_workflows.store import claims
 from django_workflows.store.database import Database
 from django_workflows.store.work import (
     ClaimedTask,
@@ -35,6 +35,7 @@ from django_workflows.store.work import (
 from . import stepping
 from .activities import ActivityPool, AttemptResult
 from .attempts import Attempts
+from .children import start_children
 from .clock import DatabaseClock
 from .committer import Committer
 from .finder import Finder, Findings
@@ -212,19 +213,17 @@ class TurnLoop:
                 self._mark(held)
 
     def _start_children(self) -> None:
-        """Carry out the orders to start children with chosen ids; one whose id somebody holds is tried again."""
-        for held in [held for held in self._ready.values() if held.orders]:
-            if held.orders_not_before > time.monotonic():
-                continue
-            for order, event in list(held.orders.items()):
-                if children.start_child(self.database, held.chain, order, event):
-                    del held.orders[order]
-                    self.finder.hint()  # the outcome is in the inbox
-                    if not self._claims(event.queue):
-                        self._announce()
-                else:
-                    held.orders_not_before = time.monotonic() + _BUSY_PAUSE
+        holders = [held for held in self._ready.values() if held.orders]
+        if self.draining:
+            for held in holders:  # the rows stay, for the next worker
+                held.orders.clear()
+                self._mark(held)
+            return
+        for held, name in start_children(self.database, holders):
             self._mark(held)
+            self.finder.hint()  # the outcome is in the inbox
+            if not self._claims(name):
+                self._announce()
 
     def _mark(self, held: Held) -> None:
         """Keep the list of instances that have something to do."""

@@ -6,14 +6,15 @@ import logging
 from datetime import datetime
 
 from django_workflows.conf import get_settings
-from django_workflows.engine.events import ChildScheduled, InputEvent, decode_event
+from django_workflows.engine.events import InputEvent, decode_event
 from django_workflows.engine.steps import Step
 from django_workflows.exceptions import PayloadError, WorkflowsError
 from django_workflows.replayer import new_machine
+from django_workflows.store.children import order_in
 from django_workflows.store.work import InboxRow, LoadedInstance
 
 from .guards import StepWatch
-from .held import Held, Input, StickyCache
+from .held import Held, Input, PendingOrder, StickyCache
 
 logger = logging.getLogger("django_workflows.worker")
 
@@ -46,16 +47,16 @@ def take_inbox(held: Held, rows: list[InboxRow]) -> None:
     """Offer inbox rows to a held instance; raises PayloadError for one that cannot be decoded."""
     # The start of a continued execution is younger than signals that arrived during the last step of the one before.
     for row in sorted(rows, key=lambda row: (row.type != "InstanceStarted", row.id)):
-        if row.id in held.seen:
+        if row.id in held.seen or row.id in held.orders:
+            continue
+        if (order := order_in(row)) is not None:
+            held.orders[row.id] = PendingOrder(order)
             continue
         if row.instance is not None and row.instance != held.chain.instance:
             held.seen.add(row.id)
             held.inputs.append(Input(_Stale(), inbox=row.id))
             continue
         event = decode_event(row.type, row.data)
-        if isinstance(event, ChildScheduled):
-            held.orders[row.id] = event
-            continue
         if not isinstance(event, InputEvent):
             raise PayloadError(f"expected an input event in inbox row {row.id}, found {row.type}")
         held.offer_inbox(row.id, event)

@@ -19,6 +19,7 @@ from django_workflows.authoring.workflow import Workflow
 from django_workflows.engine import events as ev
 from django_workflows.engine.machine import Machine
 from django_workflows.engine.steps import InstanceInfo, Step
+from django_workflows.exceptions import WorkflowCancelled
 from django_workflows.failures import Failure
 from django_workflows.payloads import decode, encode
 from django_workflows.registry import WorkflowDefinition
@@ -29,15 +30,16 @@ History = list[tuple[datetime, ev.Event]]
 Main = Workflow[Any, Any] | Callable[..., Coroutine[Any, Any, Any]]
 
 
-def new_machine(main: Main, *args: Any, execution_id: str = "execution-1") -> Machine:
+def new_machine(main: Main, *args: Any, execution_id: str = "execution-1", attempt: int = 1) -> Machine:
     """Return a machine as a worker builds one; `main` is a workflow, or a bare function that nobody registered."""
     if isinstance(main, Workflow):
         definition = main.definition
     else:
         definition = WorkflowDefinition(main, "tests.main", None, "")
     info = InstanceInfo(
-        instance_id="instance-1", execution_id=execution_id, workflow=definition.name, queue="default", started_at=START
-    )
+        instance_id="instance-1", execution_id=execution_id, workflow=definition.name, queue="default",
+        started_at=START, attempt=attempt,
+    )  # fmt: skip
     entry = entry_of(definition, definition.signature.encode_arguments(args, {}))
     options = main.options.for_instance() if isinstance(main, Workflow) else None
     return Machine(info, entry, options=options, restore=propagation.restore, default_location=definition.location)
@@ -46,9 +48,11 @@ def new_machine(main: Main, *args: Any, execution_id: str = "execution-1") -> Ma
 class Run:
     """One instance, driven by hand or by `finish()`."""
 
-    def __init__(self, main: Main, *args: Any, signals: tuple[ev.CarriedSignal, ...] = (), start: bool = True) -> None:
-        self.main, self.args = main, args
-        self.machine = new_machine(main, *args)
+    def __init__(
+        self, main: Main, *args: Any, signals: tuple[ev.CarriedSignal, ...] = (), start: bool = True, attempt: int = 1
+    ) -> None:
+        self.main, self.args, self.attempt = main, args, attempt
+        self.machine = new_machine(main, *args, attempt=attempt)
         self.now = START
         self.history: History = []
         if start:
@@ -91,17 +95,19 @@ class Run:
     # Driving by itself
 
     def finish(self) -> Run:
-        """Run activities and children, then timers, until the instance closes or waits for a message."""
+        """Run activities and children, deliver messages, then fire timers, until it closes or waits for a message."""
         for _ in range(100_000):
             if not self.finish_one():
                 return self
         raise AssertionError("the workflow goes on for ever")
 
     def finish_one(self) -> bool:
-        """Run one activity, child or timer; return whether there was any."""
+        """Run one activity, child or timer, or deliver a message; return whether there was any."""
         if self.closing is not None:
             return False
         if (work := self.next_work()) is not None:
+            if isinstance(work, ev.ChildScheduled) and work.chosen_id:
+                self.send(ev.ChildStarted(work.command))
             self.send(_outcome(work))
         elif (timer := self.next_timer()) is not None:
             self.now = max(self.now, timer.fire_at)
@@ -110,8 +116,9 @@ class Run:
             return False
         return True
 
-    def next_work(self) -> ev.NamedCommandEvent | None:
-        return next((event for event in self.open() if isinstance(event, ev.NamedCommandEvent)), None)
+    def next_work(self) -> ev.NamedCommandEvent | ev.MessageCommand | None:
+        work = (event for event in self.open() if isinstance(event, ev.NamedCommandEvent | ev.MessageCommand))
+        return next(work, None)
 
     def next_timer(self) -> ev.TimerStarted | None:
         timers = [event for event in self.open() if isinstance(event, ev.TimerStarted)]
@@ -174,9 +181,27 @@ def completed(command: int, value: Any = None) -> ev.ActivityCompleted:
     return ev.ActivityCompleted(command, encoded(value))
 
 
-def _outcome(work: ev.NamedCommandEvent) -> ev.ResultEvent:
+def child_completed(command: int, value: Any = None) -> ev.ChildCompleted:
+    return ev.ChildCompleted(command, msgspec.Raw(encode(value, what="a test's result")))
+
+
+def child_failed(command: int, error: Exception) -> ev.ChildFailed:
+    return ev.ChildFailed(command=command, failure=Failure.of(error))
+
+
+def child_cancelled(command: int) -> ev.ChildFailed:
+    return child_failed(command, WorkflowCancelled("the child was cancelled"))
+
+
+def refused(command: int, error: Exception) -> ev.MessageRefused:
+    return ev.MessageRefused(command=command, failure=Failure.of(error))
+
+
+def _outcome(work: ev.NamedCommandEvent | ev.MessageCommand) -> ev.ResultEvent:
     if isinstance(work, ev.ChildScheduled):
         return _child_outcome(work)
+    if isinstance(work, ev.MessageCommand):
+        return ev.MessageDelivered(work.command)
     assert isinstance(work, ev.ActivityScheduled)
     definition = registry.activities.get(work.name)
     assert definition is not None
@@ -206,7 +231,7 @@ def assert_replays(ran: Run, *, most_cuts: int = 60) -> None:
     history = [(time, _restored(event)) for time, event in ran.history]
     cuts = [number for number, (_, event) in enumerate(history) if isinstance(event, ev.InputEvent)]
     for cut in [*cuts[:: len(cuts) // most_cuts + 1], len(history)]:
-        machine = replayed(ran.main, ran.args, history[:cut])
+        machine = replayed(ran.main, ran.args, history[:cut], attempt=ran.attempt)
         assert machine.history_length == cut
         for time, block in _blocks(history[cut:]):
             step = machine.step(block[:1], time)  # type: ignore[arg-type]
@@ -215,8 +240,8 @@ def assert_replays(ran: Run, *, most_cuts: int = 60) -> None:
         machine.dispose()
 
 
-def replayed(main: Main, args: tuple[Any, ...], history: History) -> Machine:
-    machine = new_machine(main, *args)
+def replayed(main: Main, args: tuple[Any, ...], history: History, *, attempt: int = 1) -> Machine:
+    machine = new_machine(main, *args, attempt=attempt)
     machine.replay(history)
     return machine
 

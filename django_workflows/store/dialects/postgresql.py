@@ -47,7 +47,7 @@ class VendorDialect(Dialect):
 
     @contextmanager
     def brief_lock_wait(self, cursor: CursorWrapper) -> Iterator[None]:
-        cursor.execute("SET LOCAL lock_timeout = '50ms'")
+        cursor.execute("SET LOCAL lock_timeout = '5ms'")
         yield
 
     def is_lock_timeout(self, error: Exception) -> bool:
