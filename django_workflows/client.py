@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from . import payloads, updates, wakeups
+from . import completion, payloads, updates, wakeups
 from .authoring.handlers import UpdateRequest
 from .authoring.signal import Signal
 from .authoring.start_options import StartOptions
@@ -81,6 +81,12 @@ class ModelClient:
         self, instance_id: str, execution_id: str | None, workflow: Workflow[Any, Any] | None
     ) -> WorkflowHandle[Any]:
         return WorkflowHandle(instance_id, execution_id, workflow)
+
+    def complete_activity(self, token: str, value: Any) -> None:
+        completion.complete(token, value)
+
+    def fail_activity(self, token: str, error: BaseException) -> None:
+        completion.fail(token, error)
 
 
 def _new_instance(

@@ -26,6 +26,14 @@ class InstanceNotFinished(WorkflowsError):
     """The instance is still open, so it cannot be removed."""
 
 
+class InvalidActivityToken(WorkflowsError, ValueError):
+    """A text is not a token that `activity.defer()` gave, or it was changed."""
+
+
+class AttemptNotRunning(WorkflowsError):
+    """The attempt that a token stands for is over: finished, timed out, or replaced by another one."""
+
+
 class ResultInTransactionError(WorkflowsError):
     """Waiting for a result inside an open transaction would wait for itself."""
 
@@ -61,6 +69,8 @@ class ObjectNotFound(WorkflowsError):
     object. An activity that fails with it is not tried again.
     """
 
+    non_retryable = True
+
     def __init__(self, label: str, pk: object, where: str) -> None:
         super().__init__(label, pk, where)
         self.label = label
@@ -84,6 +94,12 @@ class NotInWorkflowError(WorkflowsError):
 
 class NotInActivityError(WorkflowsError):
     """Something that needs a running activity was called outside one."""
+
+
+class NotAllowedInActivityError(WorkflowsError):
+    """Activity code called something that this kind of activity cannot do."""
+
+    non_retryable = True
 
 
 class NotAllowedInWorkflowError(WorkflowsError):
@@ -130,7 +146,23 @@ class ActivityError(WorkflowsError):
 
 
 class ActivityTimeout(WorkflowsError, TimeoutError):
-    """An activity did not finish within one of its timeouts."""
+    """An activity was over one of its timeouts; the subclass says which."""
+
+
+class ScheduleToStartTimeout(ActivityTimeout):
+    """An attempt waited for a worker for too long; the activity is not tried again."""
+
+
+class StartToCloseTimeout(ActivityTimeout):
+    """The last permitted attempt ran for too long."""
+
+
+class ScheduleToCloseTimeout(ActivityTimeout):
+    """All attempts of an activity together took too long."""
+
+
+class HeartbeatTimeout(ActivityTimeout):
+    """The last permitted attempt sent no heartbeat for too long."""
 
 
 class WorkerLost(WorkflowsError):

@@ -12,6 +12,7 @@ import re
 import sys
 import textwrap
 import traceback as tracebacks
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -46,7 +47,7 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is stored of an exception.
 
     `type` is the dotted name of its class. `args` and `attributes` (its `__dict__`) are None where JSON cannot express
-    them. `members` are those of an ExceptionGroup. `non_retryable` ends the retries of an activity.
+    them. `members` are those of an ExceptionGroup. `non_retryable`, an attribute of the exception, ends the retries.
 
     >>> failure = Failure.of(ValueError("no such order", 17))
     >>> failure.type, failure.args
@@ -70,7 +71,8 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
 
         Text that databases refuse (NUL, lone surrogates) is replaced, and what is too long is shortened.
         """
-        return msgspec.structs.replace(_Recorder(max_traceback).record(exc), non_retryable=non_retryable)
+        failure = _Recorder(max_traceback).record(exc)
+        return msgspec.structs.replace(failure, non_retryable=True) if non_retryable else failure
 
     def rebuild(self) -> BaseException:
         """Make the exception again, or an `ActivityError` where its class or its arguments are not known here.
@@ -121,6 +123,14 @@ def find_class(name: str) -> type[BaseException] | None:
     return None
 
 
+def mark_of(exc: BaseException, name: str) -> Any:
+    """Give an attribute by which an exception speaks to its retry policy, None without one; never raises."""
+    try:
+        return getattr(exc, name, None)
+    except Exception:
+        return None
+
+
 class _Recorder:
     """Describes an exception and those it leads to within one budget of bytes."""
 
@@ -139,7 +149,8 @@ class _Recorder:
             message=self._text(_message(exc), MAX_MESSAGE),
             args=None if isinstance(exc, BaseExceptionGroup) else self._plain(list(exc.args)),
             traceback=self._text(_format_traceback(exc), self._max_traceback),
-            attributes=self._plain(dict(vars(exc))),
+            attributes=self._plain(_attributes(exc)),
+            non_retryable=mark_of(exc, "non_retryable") is True,
         )
         cause = exc.__cause__ if exc.__suppress_context__ or exc.__cause__ is not None else exc.__context__
         causes = self._record_all([] if cause is None else [cause], depth)
@@ -176,6 +187,14 @@ class _Recorder:
             return None
         self._left -= size
         return plain if size <= _MAX_ARGUMENTS else None
+
+
+def _attributes(exc: BaseException) -> dict[str, Any]:
+    attributes = dict(vars(exc))
+    delay = attributes.get("next_retry_delay")
+    if isinstance(delay, timedelta):  # which JSON has no form for; seconds mean the same
+        attributes["next_retry_delay"] = delay.total_seconds()
+    return attributes
 
 
 def _storable(text: str) -> str:

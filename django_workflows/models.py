@@ -213,7 +213,7 @@ class ActivityTask(models.Model):
     crashes = models.SmallIntegerField(default=0)
     owner_id = models.BigIntegerField(null=True)
     available_at = models.DateTimeField(null=True)  # null: leased to owner_id, or without an owner: deferred
-    expires_at = models.DateTimeField(null=True)  # when it times out unless a worker holds it
+    expires_at = models.DateTimeField(null=True)  # when it times out; null while it is leased: its worker knows
     scheduled_at = models.DateTimeField()
     last_failure = models.TextField(null=True)
     heartbeat = models.TextField(null=True)  # JSON: the details that an attempt reported last

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,14 +11,16 @@ from datetime import timedelta
 from random import Random
 from typing import Any
 
-from .exceptions import ActivityError, ObjectNotFound
-from .failures import Failure, dotted_name, find_class
+from .exceptions import ActivityError
+from .failures import Failure, dotted_name, find_class, mark_of
 
 __all__ = ["DEFAULT_RETRY", "RetryPolicy"]
 
+logger = logging.getLogger("django_workflows.retries")
+
 # Up to here a float of seconds keeps every microsecond.
 _LONGEST_INTERVAL = timedelta(days=36_525)
-_NEVER_RETRIED = {dotted_name(asyncio.CancelledError), dotted_name(ObjectNotFound)}
+_CANCELLED = dotted_name(asyncio.CancelledError)
 
 
 @dataclass(frozen=True)
@@ -88,10 +91,22 @@ class RetryPolicy:
             seconds *= 1 - self.jitter * random.random()
         return timedelta(seconds=seconds)
 
+    def pause_after(self, error: BaseException | Failure, attempt: int, random: Random | None = None) -> timedelta:
+        """Give the pause after `error` ended an attempt: its `next_retry_delay`, where it has one, else the policy's.
+
+        >>> error = OSError("too many requests")
+        >>> error.next_retry_delay = timedelta(minutes=1)
+        >>> RetryPolicy().pause_after(error, 1), RetryPolicy().pause_after(OSError(), 1)
+        (datetime.timedelta(seconds=60), datetime.timedelta(seconds=1))
+        """
+        asked = _next_retry_delay(error)
+        return self.delay_after(attempt, random) if asked is None else asked
+
     def may_retry(self, error: BaseException | Failure, attempt: int) -> bool:
         """Tell whether `error` in attempt number `attempt`, counted from 1, leaves another attempt.
 
-        A cancellation and ObjectNotFound are never retried. Of an exception group every member has to permit the retry.
+        A cancellation is never retried, nor is an exception with `non_retryable = True`. Of an exception group every
+        member has to permit the retry.
         """
         if self.max_attempts is not None and attempt >= self.max_attempts:
             return False
@@ -101,9 +116,10 @@ class RetryPolicy:
         if isinstance(error, Failure):
             stopped, members = error.non_retryable, error.members
         else:
-            stopped, members = False, getattr(error, "exceptions", ()) if isinstance(error, BaseExceptionGroup) else ()
+            stopped = mark_of(error, "non_retryable") is True
+            members = getattr(error, "exceptions", ()) if isinstance(error, BaseExceptionGroup) else ()
         names = set(_names(error))
-        if stopped or not names.isdisjoint(_NEVER_RETRIED):
+        if stopped or _CANCELLED in names:
             return False
         refused = {entry if isinstance(entry, str) else dotted_name(entry) for entry in self.non_retryable}
         return names.isdisjoint(refused) and all(self._permits(member) for member in members)
@@ -144,6 +160,23 @@ def _names(error: BaseException | Failure) -> Iterator[str]:
     recorded = error.type if isinstance(error, (Failure, ActivityError)) else None
     if recorded is not None:
         yield from (recorded, recorded.rpartition(".")[2])
+
+
+def _next_retry_delay(error: BaseException | Failure) -> timedelta | None:
+    asked = mark_of(error.rebuild() if isinstance(error, Failure) else error, "next_retry_delay")
+    if asked is None:
+        return None
+    try:
+        delay = asked if isinstance(asked, timedelta) else timedelta(seconds=asked)
+        if timedelta(0) <= delay <= _LONGEST_INTERVAL:
+            return delay
+    except (TypeError, ValueError, OverflowError):
+        pass
+    logger.warning(
+        "expected next_retry_delay of an exception to be a timedelta or seconds from 0 to 100 years, found %r; "
+        "the retry policy's pause is taken", asked,
+    )  # fmt: skip
+    return None
 
 
 def _is_number(value: object) -> bool:

@@ -31,7 +31,17 @@ MODULES = {
     "authoring": ["authoring"],
     "base": ["conf", "models", "model_objects", "migrations", "observability"],
     "store": ["store"],
-    "runtime": ["client", "handles", "updates", "waiting", "worker", "wakeups", "replayer", "propagators"],
+    "runtime": [
+        "client",
+        "completion",
+        "handles",
+        "updates",
+        "waiting",
+        "worker",
+        "wakeups",
+        "replayer",
+        "propagators",
+    ],
     "edges": ["inspection", "admin", "views", "urls", "templatetags", "management", "testing", "apps", "checks"],
     "analyzer": ["analyzer"],
     "face": [""],  # django_workflows itself: what users import

@@ -146,10 +146,12 @@ class TerminateRequested(InputEvent, frozen=True):
 
 class ActivityCompleted(ResultEvent, frozen=True):
     result: Raw = NULL
+    deferred: bool = False  # completed by its token: no worker holds the task
 
 
 class ActivityFailed(ResultEvent, frozen=True, kw_only=True):
     failure: Failure
+    deferred: bool = False
 
 
 class TimerFired(ResultEvent, frozen=True):

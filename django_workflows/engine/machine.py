@@ -294,7 +294,7 @@ class Machine(Decisions):
         return msgspec.structs.replace(
             failed,
             next_execution_id=self.uuid_hex(),
-            next_start=self.now + policy.delay_after(self.info.attempt, self._random),
+            next_start=self.now + policy.pause_after(error, self.info.attempt, self._random),
             signals=self.signals.unread(),
         )
 

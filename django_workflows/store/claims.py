@@ -13,9 +13,9 @@ from django.db.backends.utils import CursorWrapper
 from django_workflows.engine.events import ResultEvent, encode_event
 from django_workflows.engine.steps import InstanceInfo
 from django_workflows.models import ActivityTask, HistoryEvent, InboxEvent, OpenInstance, Timer, WorkflowInstance
-from django_workflows.retries import RetryPolicy
 
 from .database import Database
+from .deadlines import read_options
 from .dialects.base import Row
 from .work import Address, ClaimedTask, InboxRow, LoadedInstance, OpenChain, StoredExecution, TaskKey
 
@@ -34,7 +34,7 @@ _EXECUTION_COLUMNS = (
 _WITH_PARENT = f"LEFT JOIN {_INSTANCE} p ON p.id = w.parent_id"
 _TASK_COLUMNS = (
     "instance_id", "command", "chain_id", "name", "queue", "workflow_queue", "attempt", "crashes", "scheduled_at",
-    "expires_at", "options", "input",
+    "available_at", "heartbeat", "options", "input",
 )  # fmt: skip
 
 
@@ -116,8 +116,8 @@ def claim_tasks(database: Database, cursor: CursorWrapper, worker_id: int, keys:
     )
     tasks = _tasks(database, cursor, rows, claims=1)
     if tasks:
-        columns = ("owner_id", "attempt", "crashes", "available_at")
-        changes: list[Row] = [(*task.key, worker_id, task.attempt, task.crashes, None) for task in tasks]
+        columns = ("owner_id", "attempt", "crashes", "available_at", "expires_at")
+        changes: list[Row] = [(*task.key, worker_id, task.attempt, task.crashes, None, None) for task in tasks]
         database.dialect.update(cursor, ActivityTask, key, columns, changes)
     return tasks
 
@@ -136,40 +136,34 @@ def find_claimed(
 def _tasks(database: Database, cursor: CursorWrapper, rows: list[Row], *, claims: int) -> list[ClaimedTask]:
     """Return rows as tasks, with so many claims more than their columns count."""
     ids = _instance_ids(database, cursor, {row[0] for row in rows})
-    return [_task(database, row, claims, *ids.get(row[0], ("", ""))) for row in rows]
+    return [_task(database, row, claims, *ids.get(row[0], ("", "", ""))) for row in rows]
 
 
-def _instance_ids(database: Database, cursor: CursorWrapper, keys: set[int]) -> dict[int, tuple[str, str]]:
+def _instance_ids(database: Database, cursor: CursorWrapper, keys: set[int]) -> dict[int, tuple[str, str, str]]:
     if not keys:
         return {}
-    columns = ("id", "instance_id", "execution_id")
+    columns = ("id", "instance_id", "execution_id", "name")
     rows = database.dialect.select(cursor, WorkflowInstance, columns, ("id",), list(keys))
-    return {pk: (instance_id, execution_id) for pk, instance_id, execution_id in rows}
+    return {pk: (instance_id, execution_id, name) for pk, instance_id, execution_id, name in rows}
 
 
-def _task(database: Database, row: Row, claims: int, instance_id: str, execution_id: str) -> ClaimedTask:
-    instance, command, chain, name, queue, workflow_queue, attempt, crashes, scheduled, expires, options, input = row
+def _task(database: Database, row: Row, claims: int, instance_id: str, execution_id: str, workflow: str) -> ClaimedTask:
+    (instance, command, chain, name, queue, workflow_queue, attempt, crashes, scheduled, available, heartbeat, options,
+     input) = row  # fmt: skip
     from_time = database.dialect.from_time
     scheduled_at = from_time(scheduled)
     assert scheduled_at is not None
-    stored_options, unreadable = _read_options(options)
+    stored_options, unreadable = read_options(options)
+    try:
+        details = tuple(json.loads(heartbeat or "[]"))
+    except ValueError as error:
+        details, unreadable = (), f"expected heartbeat details, found {heartbeat[:200]!r}: {error}"
     return ClaimedTask(
         key=TaskKey(instance, command), chain=chain, name=name, queue=queue, workflow_queue=workflow_queue,
-        attempt=attempt + claims, crashes=crashes + claims, scheduled_at=scheduled_at, expires_at=from_time(expires),
-        options=stored_options, input=input.encode(), instance_id=instance_id, execution_id=execution_id,
-        unreadable=unreadable,
+        attempt=attempt + claims, crashes=crashes + claims, scheduled_at=scheduled_at,
+        waiting_since=from_time(available), options=stored_options, input=input.encode(), heartbeat=details,
+        instance_id=instance_id, execution_id=execution_id, workflow=workflow, unreadable=unreadable,
     )  # fmt: skip
-
-
-def _read_options(text: str) -> tuple[dict[str, Any], str]:
-    """Return a task's options, or those of a single attempt and the reason why they cannot be read."""
-    try:
-        options: dict[str, Any] = json.loads(text)
-        RetryPolicy.from_json(options["retry"])
-    except Exception as error:
-        problem = f"expected the options of an activity task, found {text[:200]!r}: {type(error).__name__}: {error}"
-        return {"retry": RetryPolicy(max_attempts=1).to_json()}, problem
-    return options, ""
 
 
 def result_row(task: ClaimedTask, event: ResultEvent, now: Any) -> Row:

@@ -12,11 +12,12 @@ from django_workflows.engine import events as ev
 from django_workflows.exceptions import InstanceNotFound, InstanceNotRunning
 from django_workflows.failures import Failure
 from django_workflows.keys import key_of
-from django_workflows.models import OpenInstance, WorkflowInstance
+from django_workflows.models import InboxEvent, OpenInstance, WorkflowInstance
 
 from .closing import closing_event
 from .database import Database
-from .work import InstanceStep
+from .dialects.base import Row
+from .work import InstanceStep, Message, TurnResult
 
 _INSTANCE = WorkflowInstance._meta.db_table
 _OPEN = OpenInstance._meta.db_table
@@ -31,6 +32,17 @@ class Addressee(NamedTuple):
     chain: int
     instance: int
     queue: str
+
+
+_INBOX = ("chain_id", "instance_id", "type", "data", "queue", "created_at")
+_START = ev.InstanceStarted.__name__
+
+
+def send_rows(database: Database, cursor: CursorWrapper, rows: list[Row], result: TurnResult) -> None:
+    """Insert inbox rows, and note for whom they are."""
+    if rows:
+        database.dialect.insert(cursor, InboxEvent, _INBOX, rows)
+        result.sent += [Message(chain, queue, type == _START) for chain, _, type, _, queue, _ in rows]
 
 
 class Letter(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -16,6 +15,7 @@ from django_workflows.models import InstanceStatus
 from .answers import Answers
 from .closing import termination, was_terminated
 from .database import Database
+from .deadlines import waits_until
 from .dialects.base import Row
 from .executions import NewExecutions
 from .mail import Mail
@@ -60,6 +60,7 @@ class StepRows:
         chain = step.chain
         self.inbox_deletes += step.consumed
         self.own_task_deletes += [TaskKey(chain.instance, command) for command in step.finished]
+        self.task_deletes += [TaskKey(chain.instance, command) for command in step.deferred]
         if chain.blocks:
             self.timer_deletes.append(TaskKey(chain.instance, RETRY_COMMAND))
         if step.blocked is not None:
@@ -166,12 +167,11 @@ class StepRows:
 
     def _task_row(self, step: InstanceStep, event: ev.ActivityScheduled) -> Row:
         chain, now = step.chain, step.step.time
-        limit = event.options.get("schedule_to_close")
-        expires_at = self.to_time(now + timedelta(seconds=limit)) if limit is not None else None
         time = self.to_time(now)
         # A lease is a claim: the first attempt, and a crash until it comes back.
         eager = event.command in step.eager
         attempt, owner, available_at = (1, self.worker_id, None) if eager else (0, None, time)
+        expires_at = None if eager else self.to_time(waits_until(now, now, event.options))
         return (
             chain.instance, event.command, chain.chain, event.name, event.queue, chain.queue, 0,
             attempt, attempt, owner, available_at, expires_at, time, None,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 from django.db.backends.utils import CursorWrapper
 
-from django_workflows.engine.events import AttributesSet, InstanceStarted
+from django_workflows.engine.events import AttributesSet
 from django_workflows.models import (
     ActivityTask,
     HistoryEvent,
@@ -22,10 +22,12 @@ from django_workflows.models import (
 
 from . import claims
 from .answers import COLUMNS as _ANSWER
+from .attempts import delete_unlocked, find_locked, finish_attempts
 from .database import Database
 from .dialects.base import Row
+from .mail import send_rows
 from .rows import StepRows
-from .work import InstanceStep, Message, OpenChain, TaskKey, TurnBatch, TurnResult
+from .work import InstanceStep, OpenChain, TaskKey, TurnBatch, TurnResult
 from .workers import fence
 
 _HISTORY = ("instance_id", "sequence", "type", "time", "data")
@@ -37,9 +39,7 @@ _TASK = (
     "owner_id", "available_at", "expires_at", "scheduled_at", "last_failure", "options", "input",
 )  # fmt: skip
 _TIMER = ("instance_id", "command", "chain_id", "fire_at", "wake_at")
-_INBOX = ("chain_id", "instance_id", "type", "data", "queue", "created_at")
 _OWNER = _TASK.index("owner_id")
-_START = InstanceStarted.__name__
 
 
 class InboxChanged(Exception):
@@ -53,7 +53,7 @@ def commit_turn(database: Database, worker_id: int, batch: TurnBatch) -> TurnRes
         fence(database, cursor, worker_id)
         steps = _lock_steps(database, cursor, worker_id, batch, result)
         _write_steps(database, cursor, worker_id, steps, result)
-        _finish_tasks(database, cursor, worker_id, batch, result)
+        finish_attempts(database, cursor, worker_id, batch, result)
         result.claimed_instances = claims.claim_instances(database, cursor, worker_id, batch.claim_instances)
         result.claimed_tasks = claims.claim_tasks(database, cursor, worker_id, batch.claim_tasks)
     result.committed = steps
@@ -111,7 +111,7 @@ def _lock_steps(
     if missing:
         _sort_out(database, cursor, worker_id, missing, result)
     steps = [step for step in batch.steps if _as_seen(step.chain) in held]
-    return _lock_closing(database, cursor, steps, result)
+    return _lock_deferred(database, cursor, _lock_closing(database, cursor, steps, result), result)
 
 
 def _as_seen(chain: OpenChain) -> tuple[str, int, int]:
@@ -150,6 +150,18 @@ def _writes_instance(step: InstanceStep) -> bool:
     return any(isinstance(event, AttributesSet) for event in step.step.events)
 
 
+def _lock_deferred(
+    database: Database, cursor: CursorWrapper, steps: list[InstanceStep], result: TurnResult
+) -> list[InstanceStep]:
+    """Lock the tasks whose results came by token; one that a worker is just writing would outlive its result."""
+    owners = {TaskKey(step.chain.instance, command): step for step in steps for command in step.deferred}
+    if not owners:
+        return steps
+    busy = {id(owners[key]) for key in find_locked(database, cursor, list(owners))}
+    result.busy += [step for step in steps if id(step) in busy]
+    return [step for step in steps if id(step) not in busy]
+
+
 def _release(database: Database, cursor: CursorWrapper, chains: list[OpenChain]) -> None:
     if chains:
         # The claim has come back, even without a step.
@@ -186,14 +198,14 @@ def _write_steps(
         dialect.update(cursor, WorkflowInstance, ("id",), _BLOCKED, rows.status_updates)
     _insert(database, cursor, ActivityTask, _TASK, rows.tasks)
     result.unleased += sum(row[_OWNER] is None for row in rows.tasks)
-    _delete_unlocked(database, cursor, rows.task_deletes)
+    delete_unlocked(database, cursor, rows.task_deletes)
     if rows.own_task_deletes:
         dialect.delete(cursor, ActivityTask, ("instance_id", "command"), rows.own_task_deletes)
     # Deleted first: a blocked instance replaces the row of its next try.
     if rows.timer_deletes:
         dialect.delete(cursor, Timer, ("instance_id", "command"), rows.timer_deletes)
     _insert(database, cursor, Timer, _TIMER, rows.timers)
-    _send(database, cursor, rows.inbox, result)
+    send_rows(database, cursor, rows.inbox, result)
     if rows.inbox_deletes:
         deleted = dialect.delete(cursor, InboxEvent, ("id",), rows.inbox_deletes)
         if deleted != len(rows.inbox_deletes):
@@ -222,58 +234,6 @@ def _unpark(database: Database, cursor: CursorWrapper, queues: dict[int, str]) -
         database.dialect.update(cursor, InboxEvent, ("id",), ("queue",), rows)
 
 
-def _send(database: Database, cursor: CursorWrapper, rows: list[Row], result: TurnResult) -> None:
-    _insert(database, cursor, InboxEvent, _INBOX, rows)
-    result.sent += [Message(chain, queue, type == _START) for chain, _, type, _, queue, _ in rows]
-
-
 def _insert(database: Database, cursor: CursorWrapper, model: type, columns: tuple[str, ...], rows: list[Row]) -> None:
     if rows:
         database.dialect.insert(cursor, model, columns, rows)
-
-
-def _delete_unlocked(database: Database, cursor: CursorWrapper, keys: list[TaskKey]) -> None:
-    """Delete cancelled tasks; one that is locked is just finishing, and its result will be discarded."""
-    if keys:
-        key = ("instance_id", "command")
-        found = database.dialect.select(cursor, ActivityTask, key, key, keys, lock="skip")
-        if found:
-            database.dialect.delete(cursor, ActivityTask, key, [tuple(row) for row in found])
-
-
-def _finish_tasks(
-    database: Database, cursor: CursorWrapper, worker_id: int, batch: TurnBatch, result: TurnResult
-) -> None:
-    """Send the outcomes of tasks whose instances live elsewhere, and put failed attempts back for later.
-
-    Waits for the rows' locks: they are leased to this worker, so only a passing sweep can hold them, and a row that was
-    skipped would lose its outcome.
-    """
-    tasks = [outcome.task for outcome in batch.outcomes] + [retry.task for retry in batch.retries]
-    if not tasks:
-        return
-    dialect = database.dialect
-    key = ("instance_id", "command")
-    rows = dialect.select(
-        cursor, ActivityTask, (*key, "attempt"), key, [task.key for task in tasks],
-        where=f"AND t.owner_id = {worker_id:d}", lock="wait",
-    )  # fmt: skip
-    leased = {(TaskKey(instance, command), attempt) for instance, command, attempt in rows}
-    outcomes = [outcome for outcome in batch.outcomes if (outcome.task.key, outcome.task.attempt) in leased]
-    if outcomes:
-        now = dialect.to_time(dialect.now(cursor))
-        inbox = [claims.result_row(outcome.task, outcome.event, now) for outcome in outcomes]
-        _send(database, cursor, inbox, result)
-        dialect.delete(cursor, ActivityTask, key, [outcome.task.key for outcome in outcomes])
-    retried = [retry for retry in batch.retries if (retry.task.key, retry.task.attempt) in leased]
-    result.unleased += sum(not retry.counts for retry in retried)
-    retries = [
-        (
-            *retry.task.key, None, retry.task.attempt if retry.counts else retry.task.attempt - 1, 0,
-            dialect.to_time(retry.available_at), retry.failure.encode().decode() if retry.failure else None,
-        )
-        for retry in retried
-    ]  # fmt: skip
-    if retries:
-        columns = ("owner_id", "attempt", "crashes", "available_at", "last_failure")
-        dialect.update(cursor, ActivityTask, key, columns, retries)

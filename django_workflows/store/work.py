@@ -95,11 +95,13 @@ class ClaimedTask:
     attempt: int
     crashes: int
     scheduled_at: datetime
-    expires_at: datetime | None
+    waiting_since: datetime | None  # when this attempt could have begun; None: not known any more
     options: dict[str, Any]
     input: bytes
+    heartbeat: tuple[Any, ...] = ()  # the details that an earlier attempt reported last
     instance_id: str = ""
     execution_id: str = ""
+    workflow: str = ""
     unreadable: str = ""  # what is wrong with the row; such a task is not run
 
 
@@ -111,6 +113,7 @@ class InstanceStep:
     step: Step
     consumed: list[int] = field(default_factory=list)  # inbox rows
     finished: list[int] = field(default_factory=list)  # commands of tasks leased to this worker that are done
+    deferred: list[int] = field(default_factory=list)  # commands whose results came by token
     abandoned: list[CommandEvent] = field(default_factory=list)  # commands that a close leaves without an outcome
     eager: set[int] = field(default_factory=set)  # commands of activities that this worker runs itself
     release: bool = False  # give up ownership with this commit
@@ -145,6 +148,23 @@ class Message(NamedTuple):
 
 
 @dataclass
+class Deferral:
+    """An attempt whose function has returned and that somebody else completes."""
+
+    task: ClaimedTask
+    expires_at: datetime | None
+
+
+@dataclass
+class Heartbeat:
+    """What a running attempt has reported; `details` is JSON, None keeps what is stored."""
+
+    task: ClaimedTask
+    details: str | None
+    time: datetime
+
+
+@dataclass
 class TurnBatch:
     """Everything that one turn commits."""
 
@@ -152,13 +172,13 @@ class TurnBatch:
     releases: list[OpenChain] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
     retries: list[Retry] = field(default_factory=list)
+    deferrals: list[Deferral] = field(default_factory=list)
+    heartbeats: list[Heartbeat] = field(default_factory=list)
     claim_instances: list[str] = field(default_factory=list)
     claim_tasks: list[TaskKey] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(
-            self.steps or self.releases or self.outcomes or self.retries or self.claim_instances or self.claim_tasks
-        )
+        return any(vars(self).values())
 
 
 @dataclass

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from django.db.backends.utils import CursorWrapper
@@ -15,6 +17,8 @@ from django.utils import timezone
 from django_workflows.models import ActivityTask, OpenInstance, Worker
 
 from .database import Database
+from .deadlines import read_options, waits_until
+from .dialects.base import Row
 
 _SWEEP = 500
 
@@ -97,17 +101,32 @@ def hand_back(database: Database) -> int:
 
     Idempotent, and blind to who declared whom dead: it survives a reaper that dies half-way.
     """
-    freed = _free(database, OpenInstance, ("open_key",), {"owner_id": None})
-    now = database.dialect.to_time(database.now())
-    freed += _free(database, ActivityTask, ("instance_id", "command"), {"owner_id": None, "available_at": now})
+    freed = _free(database, OpenInstance, ("open_key",), ("owner_id",), lambda key: (key, None))
+    now = database.now()
+    columns = ("owner_id", "available_at", "expires_at")
+    freed += _free(
+        database, ActivityTask, ("instance_id", "command"), columns, partial(_waiting_task, database, now),
+        read=("scheduled_at", "options"),
+    )  # fmt: skip
     if not freed:
         _delete_unreferenced(database)
     return freed
 
 
-def _free(database: Database, model: type[Model], key: tuple[str, ...], changes: dict[str, Any]) -> int:
+def _waiting_task(database: Database, now: datetime, instance: int, command: int, scheduled: Any, text: str) -> Row:
+    """Return the values of a task that waits for a worker again."""
+    scheduled_at = database.dialect.from_time(scheduled)
+    assert scheduled_at is not None
+    expires_at = waits_until(scheduled_at, now, read_options(text)[0])
+    return (instance, command, None, database.dialect.to_time(now), database.dialect.to_time(expires_at))
+
+
+def _free(
+    database: Database, model: type[Model], key: tuple[str, ...], columns: tuple[str, ...], change: Callable[..., Row],
+    *, read: tuple[str, ...] = (),
+) -> int:  # fmt: skip
     """Change the rows of owners that are gone, found by a plain read and locked by key: a locking scan would hold
-    the rows of the living for a moment on MySQL."""
+    the rows of the living for a moment on MySQL. `change` gets the key and what was read; returns key and columns."""
     alive = Worker.objects.using(database.alias).filter(pk=OuterRef("owner_id"), state=Worker.State.ALIVE)
     orphans = model._default_manager.using(database.alias).filter(~Exists(alive), owner_id__isnull=False)
     found = list(orphans.values_list(*key, "owner_id")[:_SWEEP])
@@ -116,12 +135,11 @@ def _free(database: Database, model: type[Model], key: tuple[str, ...], changes:
     owners = ", ".join(str(int(owner)) for owner in {row[-1] for row in found})
     with database.atomic(), database.cursor() as cursor:
         locked = database.dialect.select(
-            cursor, model, key, key, [tuple(row[:-1]) for row in found],
+            cursor, model, (*key, *read), key, [tuple(row[:-1]) for row in found],
             where=f"AND t.owner_id IN ({owners})", lock="skip",
         )  # fmt: skip
         if locked:
-            rows = [(*row, *changes.values()) for row in locked]
-            database.dialect.update(cursor, model, key, tuple(changes), rows)
+            database.dialect.update(cursor, model, key, columns, [change(*row) for row in locked])
     return len(locked)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,51 +19,25 @@ from django.db import connections, reset_queries, transaction
 
 from django_workflows import registry
 from django_workflows.authoring import propagation
-from django_workflows.authoring.attempt import ActivityInfo, AttemptContext, current_attempt
+from django_workflows.authoring.attempt import AttemptContext, Beat, current_attempt
+from django_workflows.completion import make_token
 from django_workflows.conf import get_settings
 from django_workflows.engine.events import ActivityCompleted
-from django_workflows.exceptions import ActivityTimeout
 from django_workflows.model_objects import afetched, fetched
 from django_workflows.payloads import Raw
 from django_workflows.registry import ActivityDefinition
 from django_workflows.store import activities as store
 from django_workflows.store.database import Database
+from django_workflows.store.deadlines import FINAL_LIMITS, timeout_error
 from django_workflows.store.work import ClaimedTask, TaskKey
+
+from .running import Attempt, AttemptResult, info_of
 
 logger = logging.getLogger("django_workflows.worker")
 
 # How much work, in seconds of this pool's time, may be leased ahead of a free thread.
 _LEAD = 0.1
 _MOST_AHEAD = 1000
-
-
-@dataclass(frozen=True)
-class AttemptResult:
-    """How an attempt ended: a result, an error, or neither when an atomic one has recorded itself or lost its lease."""
-
-    task: ClaimedTask
-    result: bytes | None = None
-    error: BaseException | None = None
-
-    @property
-    def is_recorded(self) -> bool:
-        return self.result is None and self.error is None
-
-
-@dataclass(eq=False)
-class Attempt:
-    """One attempt in the pool."""
-
-    task: ClaimedTask
-    definition: ActivityDefinition
-    context: AttemptContext
-    queued_at: float
-    started: bool = False
-    deadline: float | None = None
-    limit: str = ""  # the timeout that sets the deadline
-    coroutine_task: asyncio.Task[None] | None = None
-    is_in_thread: bool = False
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 class ActivityPool:
@@ -115,8 +90,22 @@ class ActivityPool:
         return {attempt.task.chain for attempt in list(self._attempts.values())}
 
     def running_since(self, moment: float) -> set[TaskKey]:
-        """Return the attempts that came to the pool before a monotonic time."""
-        return {key for key, attempt in list(self._attempts.items()) if attempt.queued_at <= moment}
+        """Return the attempts that came to the pool before a monotonic time and were not deferred.
+
+        The task of a deferred one may be gone because it is completed already.
+        """
+        attempts = list(self._attempts.values())
+        return {
+            attempt.task.key for attempt in attempts if attempt.queued_at <= moment and attempt.context.token is None
+        }
+
+    def new_beats(self) -> Iterator[tuple[ClaimedTask, Beat]]:
+        """Yield the attempts that sent a heartbeat since the last call, with the last one of each."""
+        for attempt in list(self._attempts.values()):
+            beat = attempt.context.beat
+            if beat is not None and beat is not attempt.seen_beat:
+                attempt.seen_beat = beat
+                yield attempt.task, beat
 
     def room(self, *, is_async: bool) -> int:
         """Return how many more attempts of a kind may be leased.
@@ -132,15 +121,14 @@ class ActivityPool:
         ahead = min(_MOST_AHEAD, int(self.threads * _LEAD / max(self._mean_seconds, 1e-6)))
         return self.threads + ahead - (len(self._attempts) - asynchronous) - self._stuck
 
-    def submit(self, task: ClaimedTask, definition: ActivityDefinition, seconds_left: float | None) -> None:
-        """Queue an attempt; `seconds_left` is what remains of its schedule_to_close timeout."""
-        info = ActivityInfo(
-            activity=task.name, attempt=task.attempt, instance_id=task.instance_id, execution_id=task.execution_id,
-            queue=task.queue, scheduled_at=task.scheduled_at,
-        )  # fmt: skip
-        attempt = Attempt(task, definition, AttemptContext(info, threading.Event()), time.monotonic())
-        if seconds_left is not None:
-            attempt.deadline, attempt.limit = attempt.queued_at + seconds_left, "schedule_to_close"
+    def submit(self, task: ClaimedTask, definition: ActivityDefinition, seconds_left: dict[str, float]) -> None:
+        """Queue an attempt; `seconds_left` is what remains of the timeouts that count from before it begins."""
+        context = AttemptContext(
+            info_of(task), lambda: make_token(task), atomic=definition.atomic, payload_limit=self._limit
+        )
+        now = time.monotonic()
+        limits = {limit: now + seconds for limit, seconds in seconds_left.items()}
+        attempt = Attempt(task, definition, context, now, limits)
         self._attempts[task.key] = attempt
         if definition.is_async:
             self._async_seen = True
@@ -158,29 +146,27 @@ class ActivityPool:
         """Fail the attempts that are over one of their timeouts."""
         now = time.monotonic()
         for attempt in list(self._attempts.values()):
-            if attempt.deadline is not None and attempt.deadline <= now:
-                error = ActivityTimeout(
-                    f"{attempt.task.name}, attempt {attempt.task.attempt}, ran longer than its {attempt.limit}_timeout "
-                    f"of {attempt.task.options[attempt.limit]:g} s"
-                )
-                self._finish(attempt, AttemptResult(attempt.task, error=error))
-                self._abandon(attempt)
+            moment, limit = attempt.deadline()
+            if moment > now or (limit == "schedule_to_start" and not attempt.rule_out_start()):
+                continue
+            task = attempt.task
+            error = timeout_error(limit, task.name, task.attempt, task.options)
+            self._finish(attempt, AttemptResult(task, error=error, is_final=limit in FINAL_LIMITS))
+            self._abandon(attempt)
 
-    def next_deadline(self) -> float | None:
-        """Return the monotonic time of the next timeout, None without one."""
+    def next_deadline(self) -> float:
+        """Return the monotonic time of the next timeout, infinity without one."""
         # A copy: the pool's threads remove attempts meanwhile.
-        return min((a.deadline for a in list(self._attempts.values()) if a.deadline is not None), default=None)
+        return min((attempt.deadline()[0] for attempt in list(self._attempts.values())), default=math.inf)
 
     def take_back(self, waited: float) -> list[ClaimedTask]:
         """Remove the attempts that have waited for a thread longer than this, so that other workers can run them."""
         now = time.monotonic()
         taken = []
         for attempt in list(self._attempts.values()):
-            with attempt.lock:
-                if not attempt.started and not attempt.definition.is_async and now - attempt.queued_at >= waited:
-                    attempt.started = True
-                    if self._attempts.pop(attempt.task.key, None) is attempt:
-                        taken.append(attempt.task)
+            may_go = not attempt.definition.is_async and now - attempt.queued_at >= waited
+            if may_go and attempt.rule_out_start() and self._attempts.pop(attempt.task.key, None) is attempt:
+                taken.append(attempt.task)
         return taken
 
     def _abandon(self, attempt: Attempt) -> None:
@@ -198,30 +184,23 @@ class ActivityPool:
             if self._stopped or self._attempts.get(attempt.task.key) is not attempt:
                 return
             del self._attempts[attempt.task.key]
-        self._report(result)
+        beat = attempt.context.beat
+        self._report(result if beat is None else replace(result, beat=beat))
 
     def _count_stuck(self, change: int) -> None:
         with self._stuck_lock:
             self._stuck += change
 
-    def _begin(self, attempt: Attempt) -> bool:
-        with attempt.lock:
-            if attempt.started:
-                return False
-            attempt.started = True
-            attempt.is_in_thread = not attempt.definition.is_async
-        limit = attempt.task.options.get("start_to_close")
-        if limit is not None:
-            deadline = time.monotonic() + limit
-            if attempt.deadline is None or deadline < attempt.deadline:
-                attempt.deadline, attempt.limit = deadline, "start_to_close"
-        return True
+    def _returned(self, attempt: Attempt, value: object) -> AttemptResult:
+        if attempt.context.token is not None:
+            return AttemptResult(attempt.task, deferred_since=attempt.began_at)
+        return AttemptResult(attempt.task, result=attempt.definition.signature.encode_result(value, self._limit))
 
     # Sync activities
 
     def _work(self) -> None:
         while (attempt := self._queue.get()) is not None:
-            if self._begin(attempt):
+            if attempt.begin():
                 started = time.monotonic()
                 # A fresh context: what one activity sets in it, such as a language, is gone for the next.
                 result = contextvars.Context().run(self._run_sync, attempt)
@@ -246,8 +225,7 @@ class ActivityPool:
                 self._run_atomic(attempt)
                 return AttemptResult(task)
             args, kwargs = fetched(*_arguments(attempt))
-            value = definition.callable()(*args, **kwargs)
-            return AttemptResult(task, result=definition.signature.encode_result(value, self._limit))
+            return self._returned(attempt, definition.callable()(*args, **kwargs))
         except store.LeaseLost:
             return AttemptResult(task)
         except BaseException as error:
@@ -289,7 +267,7 @@ class ActivityPool:
 
     def _create_task(self, attempt: Attempt) -> None:
         assert self._loop is not None
-        if self._begin(attempt):
+        if attempt.begin():
             attempt.coroutine_task = self._loop.create_task(self._run_async(attempt), context=contextvars.Context())
 
     async def _run_async(self, attempt: Attempt) -> None:
@@ -300,8 +278,7 @@ class ActivityPool:
             try:
                 propagation.restore(task.options.get("context", {}))
                 args, kwargs = await afetched(*_arguments(attempt))
-                value = await definition.callable()(*args, **kwargs)
-                result = AttemptResult(task, result=definition.signature.encode_result(value, self._limit))
+                result = self._returned(attempt, await definition.callable()(*args, **kwargs))
             except BaseException as error:
                 result = AttemptResult(task, error=error)
             # The thread ends with its context, and its connections would leak with it.

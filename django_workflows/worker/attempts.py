@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections.abc import Callable
-from datetime import timedelta
 
 from django_workflows import registry
+from django_workflows.authoring.attempt import Beat
 from django_workflows.conf import get_settings
 from django_workflows.engine.events import ActivityCompleted, ActivityFailed, ActivityScheduled, ResultEvent
 from django_workflows.exceptions import PayloadError, WorkerLost
@@ -17,14 +16,17 @@ from django_workflows.payloads import Raw
 from django_workflows.retries import RetryPolicy
 from django_workflows.store.activities import find_still_wanted
 from django_workflows.store.database import Database
-from django_workflows.store.work import ClaimedTask, InstanceStep, Retry, TaskKey
+from django_workflows.store.deadlines import deferred_until, limits_of_waiting, next_attempt, timeout_error
+from django_workflows.store.work import ClaimedTask, Deferral, Heartbeat, InstanceStep, Retry, TaskKey
 
-from .activities import ActivityPool, AttemptResult
+from .activities import ActivityPool
 from .clock import DatabaseClock
+from .running import AttemptResult
 
 logger = logging.getLogger("django_workflows.worker")
 
 _STALE_BACKLOG = 1.0  # seconds that an attempt may wait for a thread here before others may have it
+_HEARTBEAT_INTERVAL = 1.0  # seconds between two writes of what running attempts reported
 _CHECK_INTERVAL = 1.0  # seconds between two looks whether running attempts are still wanted
 
 
@@ -39,6 +41,7 @@ class Attempts:
         self._report = report
         self._promised = {True: 0, False: 0}  # eager attempts of the turn that is being stepped, async and sync
         self._check_due = 0.0
+        self._heartbeats_due = 0.0
 
     def __len__(self) -> int:
         return len(self.pool)
@@ -60,36 +63,44 @@ class Attempts:
                     self._promised[definition.is_async] += 1
                     step.eager.add(event.command)
 
-    def outcome(self, result: AttemptResult) -> ResultEvent | Retry:
-        """Return what a finished attempt means: the event for its instance, or another attempt later."""
+    def outcome(self, result: AttemptResult) -> ResultEvent | Retry | Deferral:
+        """Return what a finished attempt means: the event for its instance, another attempt, or a wait for others."""
         task = result.task
+        if result.deferred_since is not None:
+            began_at = self.clock.at(result.deferred_since)
+            return Deferral(task, deferred_until(task.scheduled_at, began_at, task.options))
         if result.error is None:
             assert result.result is not None
             return ActivityCompleted(task.key.command, Raw(result.result))
-        failure = Failure.of(result.error)
-        available_at = self._next_attempt(task, result.error)
-        if available_at is None:
+        failure, now = Failure.of(result.error), self.clock.now()
+        again_at = None
+        if not result.is_final:
+            again_at = next_attempt(result.error, task.attempt, task.scheduled_at, task.options, now)
+        if again_at is None:
             return ActivityFailed(command=task.key.command, failure=failure)
         logger.info(
             "%s of %r failed (attempt %s), next try in %.3g s: %s: %s", task.name, task.instance_id, task.attempt,
-            available_at.total_seconds(), type(result.error).__name__, result.error,
+            (again_at - now).total_seconds(), type(result.error).__name__, result.error,
         )  # fmt: skip
-        return Retry(task, self.clock.now() + available_at, failure)
+        return Retry(task, again_at, failure)
 
-    def _next_attempt(self, task: ClaimedTask, error: BaseException) -> timedelta | None:
-        policy = RetryPolicy.from_json(task.options["retry"])
-        if not policy.may_retry(error, task.attempt):
-            return None
-        delay = policy.delay_after(task.attempt, random.Random())
-        if task.expires_at is not None and self.clock.now() + delay >= task.expires_at:
-            return None
-        return delay
+    def heartbeat(self, task: ClaimedTask, beat: Beat) -> Heartbeat:
+        """Return what the row of an attempt should say about its last heartbeat."""
+        return Heartbeat(task, None if beat.details is None else beat.details.decode(), self.clock.at(beat.at))
+
+    def take_heartbeats(self) -> list[Heartbeat]:
+        """Return the new heartbeats of running attempts, about once a second; else nothing."""
+        if time.monotonic() < self._heartbeats_due:
+            return []
+        self._heartbeats_due = time.monotonic() + _HEARTBEAT_INTERVAL
+        return [self.heartbeat(task, beat) for task, beat in self.pool.new_beats()]
 
     def take_back(self, *, draining: bool) -> list[Retry]:
         """Return the leased attempts that no thread got round to, so that other workers may have them."""
         now = self.clock.now()
         waiting = self.pool.take_back(0.0 if draining else _STALE_BACKLOG)
-        return [Retry(task, now, None, counts=False) for task in waiting]
+        # They keep their place in the queue, and what is left of their time to start.
+        return [Retry(task, task.waiting_since or now, None, counts=False) for task in waiting]
 
     # After the commit
 
@@ -97,27 +108,33 @@ class Attempts:
         """Start an attempt, or fail an activity whose permitted attempts all ended with their workers."""
         definition = registry.activities.get(task.name)
         assert definition is not None
+        now = self.clock.now()
+        limits = limits_of_waiting(task.scheduled_at, task.waiting_since, task.options)
+        passed = min((limit for limit in limits if limits[limit] <= now), key=limits.__getitem__, default=None)
         if task.unreadable:
-            self._report(AttemptResult(task, error=PayloadError(f"{task.name}: {task.unreadable}")))
+            self._fail(task, PayloadError(f"{task.name}: {task.unreadable}"))
+        elif passed is not None:
+            self._fail(task, timeout_error(passed, task.name, task.attempt, task.options))
         elif task.crashes > 1 and self._is_used_up(task):
-            error = WorkerLost(
-                f"{task.name}: the worker that ran attempt {task.attempt - 1} died, and no attempt is left"
-            )
-            self._report(AttemptResult(task, error=error))
+            lost = f"{task.name}: the worker that ran attempt {task.attempt - 1} died, and no attempt is left"
+            self._fail(task, WorkerLost(lost))
         else:
-            left = None if task.expires_at is None else (task.expires_at - self.clock.now()).total_seconds()
+            left = {limit: (moment - now).total_seconds() for limit, moment in limits.items()}
             self.pool.submit(task, definition, left)
+
+    def _fail(self, task: ClaimedTask, error: Exception) -> None:
+        """End an activity for good without running it."""
+        self._report(AttemptResult(task, error=error, is_final=True))
 
     def start_eager(self, step: InstanceStep, event: ActivityScheduled) -> None:
         """Start an activity that this step inserted already leased."""
         chain, time = step.chain, step.step.time
-        limit = event.options.get("schedule_to_close")
         self.start(
             ClaimedTask(
                 key=TaskKey(chain.instance, event.command), chain=chain.chain, name=event.name, queue=event.queue,
-                workflow_queue=chain.queue, attempt=1, crashes=1, scheduled_at=time,
-                expires_at=time + timedelta(seconds=limit) if limit is not None else None, options=event.options,
-                input=bytes(event.input), instance_id=chain.info.instance_id, execution_id=chain.info.execution_id,
+                workflow_queue=chain.queue, attempt=1, crashes=1, scheduled_at=time, waiting_since=time,
+                options=event.options, input=bytes(event.input), instance_id=chain.info.instance_id,
+                execution_id=chain.info.execution_id, workflow=chain.info.workflow,
             )
         )  # fmt: skip
 

@@ -26,3 +26,7 @@ class DatabaseClock:
 
     def now(self) -> datetime:
         return datetime.fromtimestamp(self.time(), UTC)
+
+    def at(self, monotonic: float) -> datetime:
+        """Return the database's time at a moment of this machine's monotonic clock."""
+        return datetime.fromtimestamp(monotonic + self._offset, UTC)

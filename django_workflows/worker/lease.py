@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -16,21 +17,23 @@ from .clock import DatabaseClock
 logger = logging.getLogger("django_workflows.worker")
 
 
+_EXPIRE_INTERVAL = 0.25  # as often as an idle worker polls: one index probe
 _PRUNE_INTERVAL = 5.0
 _PRUNE_SECONDS = 0.25  # of each interval, for each status
 
 
 class Every:
-    """A job that is due once per interval, by the monotonic clock."""
+    """A job that is due once per interval, by the monotonic clock; with `share`, it takes no more of the time."""
 
-    def __init__(self, seconds: float, job: Callable[[], object]) -> None:
-        self.seconds, self.job = seconds, job
+    def __init__(self, seconds: float, job: Callable[[], object], *, share: float = math.inf) -> None:
+        self.seconds, self.job, self.share = seconds, job, share
         self._due = 0.0
 
     def run_if_due(self) -> None:
-        if time.monotonic() >= self._due:
+        if (started := time.monotonic()) >= self._due:
             self.job()
-            self._due = time.monotonic() + self.seconds
+            ended = time.monotonic()
+            self._due = ended + max(self.seconds, (ended - started) / self.share)
 
     @property
     def due(self) -> float:
@@ -51,7 +54,7 @@ class Upkeep:
             Every(seconds / 3, self.renew),
             Every(seconds / 4, self.reap),
             Every(seconds, self.hand_back),
-            Every(min(seconds, 5.0), self.expire),
+            Every(_EXPIRE_INTERVAL, self.expire, share=0.01),
             Every(60.0, self.sweep),
             Every(_PRUNE_INTERVAL, self.prune),
         ]

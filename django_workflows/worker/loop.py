@@ -22,6 +22,7 @@ from django_workflows.store import claims
 from django_workflows.store.database import Database
 from django_workflows.store.work import (
     ClaimedTask,
+    Deferral,
     InstanceStep,
     LoadedInstance,
     Message,
@@ -33,7 +34,7 @@ from django_workflows.store.work import (
 )
 
 from . import stepping
-from .activities import ActivityPool, AttemptResult
+from .activities import ActivityPool
 from .attempts import Attempts
 from .children import start_children
 from .clock import DatabaseClock
@@ -42,6 +43,7 @@ from .finder import Finder, Findings
 from .guards import StepWatch
 from .held import Held, Input, StickyCache
 from .listener import Listener
+from .running import AttemptResult
 from .timers import TimerHeap
 
 logger = logging.getLogger("django_workflows.worker")
@@ -50,6 +52,7 @@ _FEWEST_CLAIMS = 64  # instances claimed at a time however full the cache is
 _BUSY_PAUSE = 0.02  # before a step whose rows were locked is offered again
 _MOST_INPUTS = 500  # of one instance in one step
 _LONGEST_BLOCK = 60.0  # seconds between two tries of a blocked instance
+_BY_TOKEN = (ev.ActivityCompleted, ev.ActivityFailed)  # what a token completes
 WAKE = object()  # put into the mailbox: look for work now
 
 
@@ -117,8 +120,8 @@ class TurnLoop:
         deadlines = [until] if self.draining else [until, self.finder.due]
         if self._timers.next_due is not None:
             deadlines.append(time.monotonic() + self._timers.next_due - self.clock.time())
-        if self.attempts is not None and (deadline := self.attempts.pool.next_deadline()) is not None:
-            deadlines.append(deadline)
+        if self.attempts is not None:
+            deadlines.append(self.attempts.pool.next_deadline())
         deadlines += [held.due for held in self._ready.values()]
         while (left := min(deadlines) - time.monotonic()) > 0:
             try:
@@ -152,6 +155,7 @@ class TurnLoop:
             self.attempts.pool.expire()
             self.attempts.check_wanted()
             batch.retries += self.attempts.take_back(draining=self.draining)
+            batch.heartbeats += self.attempts.take_heartbeats()
         batch.outcomes += self._strays
         self._strays = []
         results, self._results = self._results, []
@@ -191,9 +195,18 @@ class TurnLoop:
                 self._announce()
             return
         outcome = self.attempts.outcome(result)
-        if isinstance(outcome, Retry):
-            batch.retries.append(outcome)
-            return
+        match outcome:
+            case Retry():
+                batch.retries.append(outcome)
+            case Deferral():
+                batch.deferrals.append(outcome)
+            case _:
+                self._take_outcome(batch, result, outcome)
+                return
+        if result.beat is not None:
+            batch.heartbeats.append(self.attempts.heartbeat(result.task, result.beat))
+
+    def _take_outcome(self, batch: TurnBatch, result: AttemptResult, outcome: ev.ResultEvent) -> None:
         task = result.task
         held = self.cache.get(task.chain)
         definition = registry.activities.get(task.name)
@@ -261,6 +274,7 @@ class TurnLoop:
             recorded,
             consumed=[entry.inbox for entry in held.stepped if entry.inbox is not None],
             finished=[entry.task.key.command for entry in held.stepped if entry.task is not None],
+            deferred=[e.event.command for e in held.stepped if isinstance(e.event, _BY_TOKEN) and e.event.deferred],
         )
         self._warn_of_length(held.chain, len(recorded.events))
         if recorded.closing is not None:

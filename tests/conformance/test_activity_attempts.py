@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from django_workflows import (
-    ActivityTimeout,
     InstanceStatus,
     RetryPolicy,
     WorkflowFailed,
@@ -26,7 +25,7 @@ from django_workflows.store.database import Database
 from django_workflows.testing import running_worker
 from django_workflows.worker.worker import Worker
 
-from .gates import await_gate, note, notes, open_gate, wait_at_gate, wait_for_cancel, wait_for_notes
+from .gates import note, notes, open_gate, wait_at_gate, wait_for_cancel, wait_for_notes
 from .waiting import eventually
 
 HOUR = timedelta(hours=1)
@@ -136,115 +135,6 @@ def test_no_retry_after_the_schedule_to_close_timeout(worker: Worker) -> None:
     with pytest.raises(WorkflowFailed, match="attempt 1"):
         handle.result(timeout=10)
     assert notes(handle.instance_id) == ["1"]
-
-
-@workflow(name="attempts.wait_in_vain")
-async def wait_in_vain() -> str:
-    try:
-        await fail_until.using(queue="served by nobody", schedule_to_close_timeout=SHORT)(1)
-    except ActivityTimeout as error:
-        return str(error)
-    return "ran"
-
-
-def test_an_activity_that_nobody_runs_ends_with_its_schedule_to_close_timeout(
-    consistent_tables: None, cache_size: int
-) -> None:
-    with running_worker(sticky_cache_size=cache_size, lease=timedelta(seconds=1)):
-        assert "schedule_to_close_timeout" in wait_in_vain.start().result(timeout=10)
-
-
-# Attempts that take too long
-
-
-@activity(name="attempts.hang", retry=AT_ONCE, start_to_close_timeout=SHORT)
-def hang(instance_id: str) -> str:
-    attempt = activity.info().attempt
-    if attempt == 1:
-        wait_at_gate(instance_id)
-        note(instance_id, f"late, cancelled: {activity.is_cancelled()}")
-    return f"attempt {attempt}"
-
-
-@activity(name="attempts.async_hang", retry=AT_ONCE, start_to_close_timeout=SHORT)
-async def async_hang(instance_id: str) -> str:
-    attempt = activity.info().attempt
-    if attempt == 1:
-        try:
-            await await_gate(instance_id)
-        except asyncio.CancelledError:
-            note(instance_id, f"late, cancelled: {activity.is_cancelled()}")
-            raise
-    return f"attempt {attempt}"
-
-
-@workflow(name="attempts.outlast")
-async def outlast(is_async: bool) -> str:
-    result = await (async_hang if is_async else hang)(workflow.info().instance_id)
-    await workflow.wait_condition(lambda: False)
-    return result
-
-
-@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
-def test_a_late_result_of_a_timed_out_attempt_is_ignored(worker: Worker, is_async: bool) -> None:
-    handle = outlast.start(is_async)
-    eventually(lambda: "ActivityCompleted" in [event.type for event in handle.history()])
-    open_gate(handle.instance_id)
-    assert wait_for_notes(handle.instance_id) == ["late, cancelled: True"]
-    fail_until_done = retry_until.start(1)  # a round trip through the same pool
-    fail_until_done.result(timeout=10)
-    outcomes = [event.data["result"] for event in handle.history() if event.type == "ActivityCompleted"]
-    assert outcomes == ["attempt 2"]
-    handle.terminate()
-
-
-@workflow(name="attempts.time_out")
-async def time_out(is_async: bool) -> str:
-    try:
-        await (async_hang if is_async else hang).using(retry=ONCE)(workflow.info().instance_id)
-    except TimeoutError as error:
-        return f"{type(error).__name__}: {error}"
-    return "in time"
-
-
-@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
-def test_the_last_attempt_over_its_timeout_raises_in_the_workflow(worker: Worker, is_async: bool) -> None:
-    handle = time_out.start(is_async)
-    result = handle.result(timeout=10)
-    open_gate(handle.instance_id)
-    assert result.startswith("ActivityTimeout: attempts.") and "start_to_close_timeout of 0.1 s" in result
-
-
-@activity(name="attempts.ignore_everything", retry=ONCE)
-def ignore_everything(key: str) -> None:
-    wait_at_gate(key)
-
-
-@workflow(name="attempts.hang_past_deadline")
-async def hang_past_deadline() -> str:
-    try:
-        await ignore_everything.using(schedule_to_close_timeout=SHORT)(workflow.info().instance_id)
-    except ActivityTimeout as error:
-        return str(error)
-    return "in time"
-
-
-def test_a_running_attempt_ends_with_the_schedule_to_close_timeout(worker: Worker) -> None:
-    handle = hang_past_deadline.start()
-    result = handle.result(timeout=10)
-    open_gate(handle.instance_id)
-    assert "schedule_to_close_timeout" in result
-
-
-def test_threads_held_by_timed_out_attempts_are_not_given_more_work(consistent_tables: None, cache_size: int) -> None:
-    with running_worker(threads=1, sticky_cache_size=cache_size):
-        stuck = time_out.start(False)
-        stuck.result(timeout=10)
-        handle = retry_until.start(1)
-        task = eventually(lambda: ActivityTask.objects.filter(name="attempts.fail_until").first())
-        assert task.owner_id is None  # left for a worker with a free thread
-        open_gate(stuck.instance_id)
-        assert handle.result(timeout=10) == 1
 
 
 # Cancellation

@@ -77,3 +77,20 @@ def fail_once(key: str) -> float:
 @workflow(name="processes.retry")
 async def retry(key: str) -> float:
     return await fail_once(key)
+
+
+@activity(name="processes.count_on", retry=RetryPolicy(initial_interval=timedelta(0)))
+def count_on(key: str) -> int:
+    """Count and report; return where the second attempt could go on."""
+    if activity.info().attempt > 1:
+        return int(activity.info().heartbeat_details[0])
+    for number in range(6000):
+        activity.heartbeat(number)
+        Effect.objects.update_or_create(key=key, defaults={"value": number})
+        time.sleep(0.01)
+    raise TimeoutError("the test never killed this process")
+
+
+@workflow(name="processes.resume")
+async def resume(key: str) -> int:
+    return await count_on(key)

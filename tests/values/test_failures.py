@@ -6,6 +6,7 @@ import asyncio
 import sys
 import traceback
 from collections.abc import Callable
+from datetime import timedelta
 from decimal import Decimal
 from types import ModuleType
 from typing import Any
@@ -267,3 +268,18 @@ def test_unknown_failure_that_travels_on_keeps_its_original_type() -> None:
 def test_non_retryable_mark_is_stored() -> None:
     assert Failure.decode(Failure.of(ValueError(), non_retryable=True).encode()).non_retryable
     assert not stored(ValueError()).non_retryable
+
+
+class Busy(Exception):
+    def __init__(self, code: int, delay: timedelta) -> None:
+        super().__init__(f"busy: {code}")
+        self.next_retry_delay = delay
+        self.non_retryable = True
+
+
+def test_what_an_exception_says_about_retries_is_stored_with_it() -> None:
+    failure = Failure.decode(Failure.of(Busy(429, timedelta(seconds=30))).encode())
+
+    assert failure.non_retryable
+    rebuilt = failure.rebuild()
+    assert isinstance(rebuilt, Busy) and rebuilt.next_retry_delay == 30.0  # type: ignore[comparison-overlap]

@@ -123,6 +123,52 @@ def test_failure_marked_non_retryable_is_not_retried() -> None:
     assert not RetryPolicy().may_retry(Failure.of(ValueError(), non_retryable=True), 1)
 
 
+class Futile(Exception):
+    non_retryable = True
+
+
+class SlowDown(Exception):
+    def __init__(self, delay: object) -> None:
+        super().__init__()
+        self.next_retry_delay = delay
+
+
+def test_an_exception_may_rule_out_another_attempt() -> None:
+    single = ValueError()
+    single.non_retryable = True  # type: ignore[attr-defined]
+    for error in (Futile(), single, ExceptionGroup("many", [ValueError(), Futile()])):
+        assert not RetryPolicy().may_retry(error, 1)
+        assert not RetryPolicy().may_retry(Failure.of(error), 1)
+    refusal = Futile()
+    refusal.non_retryable = False
+    assert RetryPolicy().may_retry(refusal, 1)
+
+
+@pytest.mark.parametrize("delay", [timedelta(minutes=5), 300, 300.0])
+def test_an_exception_may_set_the_pause_before_the_next_attempt(delay: object) -> None:
+    policy = RetryPolicy(max_interval=timedelta(seconds=1), jitter=1)
+
+    for error in (SlowDown(delay), Failure.of(SlowDown(delay))):
+        assert policy.pause_after(error, 1, Random(0)) == timedelta(minutes=5)
+    assert policy.pause_after(SlowDown(0), 1) == timedelta(0)
+    assert policy.pause_after(SlowDown(None), 1) == policy.pause_after(ValueError(), 1) == timedelta(seconds=1)
+
+
+@pytest.mark.parametrize("delay", ["soon", -1, float("nan"), float("inf"), timedelta(days=40_000), object()])
+def test_an_impossible_pause_is_logged_and_the_policys_taken(delay: object, caplog: pytest.LogCaptureFixture) -> None:
+    assert RetryPolicy().pause_after(SlowDown(delay), 1) == timedelta(seconds=1)
+    assert "expected next_retry_delay" in caplog.text
+
+
+def test_an_exception_whose_attributes_raise_is_retried_as_the_policy_says() -> None:
+    class Hostile(Exception):
+        def __getattr__(self, name: str) -> object:
+            raise RuntimeError(name)
+
+    assert RetryPolicy().may_retry(Hostile(), 1)
+    assert RetryPolicy().pause_after(Hostile(), 1) == timedelta(seconds=1)
+
+
 def test_group_is_retried_only_if_every_member_may_be() -> None:
     policy = RetryPolicy(non_retryable=(CardDeclined,))
 
