@@ -64,3 +64,10 @@ class Database:
             with connection.cursor() as cursor:
                 self.dialect.prepare_session(cursor, lease_seconds)
             self._prepared = connection.connection
+
+    def discard_connection(self) -> None:
+        """Close this thread's connection; back in a pool it would carry a worker's session options to others."""
+        connection: Any = self.connection
+        if getattr(connection, "pool", None) and connection.connection is not None:
+            connection.connection.close()
+        connection.close()

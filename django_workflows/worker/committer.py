@@ -55,7 +55,7 @@ class Committer:
         """Say what happened in one line, drop the connection and wait."""
         logger.warning("database trouble, trying again in %g s: %s", pause, " ".join(str(error).split()))
         self._on_trouble()
-        self.database.connection.close()
+        self.database.discard_connection()
         if self.abort.wait(pause):
             raise Interrupted from error
 

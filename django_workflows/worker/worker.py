@@ -91,7 +91,7 @@ class Worker:
                 self._run_incarnations(watch)
         finally:
             watch.stop()
-            self.database.connection.close()
+            self.database.discard_connection()
             self.stopped.set()
 
     def _run_incarnations(self, watch: StepWatch) -> None:
@@ -116,7 +116,7 @@ class Worker:
         try:
             self._retire()
         except DATABASE_ERRORS:
-            self.database.connection.close()
+            self.database.discard_connection()
         self._exit_now.wait(_PAUSE_AFTER_ERROR)
 
     def _retire(self) -> None:
@@ -176,7 +176,7 @@ class Worker:
                 leftovers.wake_blocked(self.database, clock.now())
             except DATABASE_ERRORS as error:
                 logger.warning("cannot register yet, trying again in %g s: %s", pause, " ".join(str(error).split()))
-                self.database.connection.close()
+                self.database.discard_connection()
                 if self._exit_now.wait(pause) or self._stopping:
                     raise Interrupted from error
                 pause = min(pause * 2, 5.0)

@@ -88,3 +88,27 @@ def test_turns_are_read_committed_whatever_the_application_is(level: str, monkey
                 assert cursor.fetchone()[0].lower().replace("-", " ") == expected
     finally:
         connection.close()
+
+
+def test_a_worker_leaves_no_option_of_its_own_to_others_of_a_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("only PostgreSQL has pools")
+    pytest.importorskip("psycopg_pool")
+    connection.close()
+    with monkeypatch.context() as pooled:
+        pooled.setitem(connection.settings_dict["OPTIONS"], "pool", {"min_size": 1, "max_size": 1})
+        try:
+            database = Database()
+            database.prepare_worker_session(30)
+            assert lock_timeout() == "1s"
+            database.discard_connection()
+            assert lock_timeout() == "0"
+        finally:
+            connection.close()
+            connection.close_pool()
+
+
+def lock_timeout() -> str:
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW lock_timeout")
+        return str(cursor.fetchone()[0])
