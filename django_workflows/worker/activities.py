@@ -201,13 +201,15 @@ class ActivityPool:
     def _work(self) -> None:
         while (attempt := self._queue.get()) is not None:
             if attempt.begin():
-                started = time.monotonic()
-                # A fresh context: what one activity sets in it, such as a language, is gone for the next.
-                result = contextvars.Context().run(self._run_sync, attempt)
-                self._mean_seconds += 0.1 * (time.monotonic() - started - self._mean_seconds)
-                self._finish(attempt, result)
-                self._leave_thread(attempt)
+                self._complete(attempt)
         connections.close_all()
+
+    def _complete(self, attempt: Attempt) -> None:
+        # A fresh context: what one activity sets in it, such as a language, is gone for the next.
+        result = contextvars.Context().run(self._run_sync, attempt)
+        self._mean_seconds += 0.1 * (time.monotonic() - attempt.began_at - self._mean_seconds)
+        self._finish(attempt, result)
+        self._leave_thread(attempt)
 
     def _leave_thread(self, attempt: Attempt) -> None:
         with attempt.lock:

@@ -6,6 +6,7 @@ One commit carries what happened to many instances since the last one; what arri
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import random
 import time
@@ -116,14 +117,9 @@ class TurnLoop:
         return True
 
     def wait(self, until: float) -> None:
-        """Sleep until a result or a hint arrives, a timer or poll is due, or `until`."""
-        deadlines = [until] if self.draining else [until, self.finder.due]
-        if self._timers.next_due is not None:
-            deadlines.append(time.monotonic() + self._timers.next_due - self.clock.time())
-        if self.attempts is not None:
-            deadlines.append(self.attempts.pool.next_deadline())
-        deadlines += [held.due for held in self._ready.values()]
-        while (left := min(deadlines) - time.monotonic()) > 0:
+        """Sleep until a result or a hint arrives, or the next turn is due, or `until`."""
+        due = min(until, self.next_due())
+        while (left := due - time.monotonic()) > 0:
             try:
                 interval = self.listener.interval
                 self._receive(self.mailbox.get(timeout=left if interval is None else min(left, interval)))
@@ -132,6 +128,15 @@ class TurnLoop:
                 if self.listener.heard():
                     self.finder.hint()
                     return
+
+    def next_due(self) -> float:
+        """Return the monotonic time of the next turn: a timer, a poll, a timeout, a step to offer again."""
+        deadlines = [math.inf if self.draining else self.finder.due]
+        if self._timers.next_due is not None:
+            deadlines.append(time.monotonic() + self._timers.next_due - self.clock.time())
+        if self.attempts is not None:
+            deadlines.append(self.attempts.pool.next_deadline())
+        return min([*deadlines, *(held.due for held in self._ready.values())])
 
     @property
     def is_idle(self) -> bool:

@@ -22,7 +22,7 @@ from .clock import DatabaseClock
 from .committer import DATABASE_ERRORS, Committer, Interrupted
 from .guards import StepWatch, install_audit_hook
 from .lease import Upkeep
-from .listener import listener_for
+from .listener import Listener, listener_for
 from .loop import WAKE, TurnLoop
 
 logger = logging.getLogger("django_workflows.worker")
@@ -44,6 +44,33 @@ class WorkerOptions:
     burst: bool = False
     version: str = ""
     grace: timedelta | None = field(default=None)
+
+
+@dataclass(frozen=True)
+class Incarnation:
+    """What serves one worker row, from its registration to its end."""
+
+    upkeep: Upkeep
+    committer: Committer
+    loop: TurnLoop
+    pool: ActivityPool | None
+    listener: Listener
+
+    def attempt(self) -> bool:
+        """Do upkeep and a turn, and return whether there was anything to do; a database that fails is waited for."""
+        try:
+            self.upkeep.tick()
+            return self.loop.turn()
+        except DATABASE_ERRORS as error:
+            self.committer.recover(error, 0.2)
+            return False
+
+    def end(self) -> None:
+        """Leave the tables alone, and everything else as it was."""
+        self.listener.stop()
+        if self.pool is not None:
+            self.pool.stop()
+        self.loop.forget_all()
 
 
 class Worker:
@@ -136,6 +163,17 @@ class Worker:
     # One incarnation: a worker row from registration to death
 
     def _run_incarnation(self, watch: StepWatch) -> None:
+        incarnation = self._begin(watch)
+        self._loop = incarnation.loop
+        self.ready.set()
+        try:
+            self._serve(incarnation)
+            self._drain(incarnation)
+        finally:
+            incarnation.end()
+
+    def _begin(self, watch: StepWatch) -> Incarnation:
+        """Register, and build what serves the new row."""
         # Its own mailbox: what the pool of a fenced incarnation still reports is nobody's.
         self._mailbox = queue.SimpleQueue()
         clock = DatabaseClock()
@@ -148,20 +186,12 @@ class Worker:
         if self.options.activities:
             pool = ActivityPool(self.database, self.id, self.threads, self._mailbox.put)
             pool.start()
-        self._loop = TurnLoop(
+        loop = TurnLoop(
             self.database, clock, self.id, self.queues, workflows=self.options.workflows, pool=pool,
             mailbox=self._mailbox, cache_size=self.cache_size, watch=watch, committer=committer,
             listener=listener, announce=self._announce,
         )  # fmt: skip
-        self.ready.set()
-        try:
-            self._serve(self._loop, upkeep, committer)
-            self._drain(self._loop, upkeep, committer)
-        finally:
-            listener.stop()
-            if pool is not None:
-                pool.stop()
-            self._loop.forget_all()
+        return Incarnation(upkeep, committer, loop, pool, listener)
 
     def _register(self, clock: DatabaseClock) -> None:
         pause = 0.1
@@ -184,11 +214,12 @@ class Worker:
                 logger.info("worker %s ready on %s, %s threads", self.id, ", ".join(self.queues), self.threads)
                 return
 
-    def _serve(self, loop: TurnLoop, upkeep: Upkeep, committer: Committer) -> None:
+    def _serve(self, incarnation: Incarnation) -> None:
+        loop = incarnation.loop
         is_sqlite = self.database.connection.vendor == "sqlite"
         quiet_since: float | None = None
         while not self._stopping:
-            busy = self._attempt(loop, upkeep, committer)
+            busy = incarnation.attempt()
             if busy:
                 quiet_since = None
                 if is_sqlite:
@@ -202,19 +233,11 @@ class Worker:
                 loop.finder.hint()
                 time.sleep(0.05)
                 continue
-            loop.wait(upkeep.next_due)
+            loop.wait(incarnation.upkeep.next_due)
 
-    def _attempt(self, loop: TurnLoop, upkeep: Upkeep, committer: Committer) -> bool:
-        """Do upkeep and a turn; a database that fails meanwhile is waited for."""
-        try:
-            upkeep.tick()
-            return loop.turn()
-        except DATABASE_ERRORS as error:
-            committer.recover(error, 0.2)
-            return False
-
-    def _drain(self, loop: TurnLoop, upkeep: Upkeep, committer: Committer) -> None:
+    def _drain(self, incarnation: Incarnation) -> None:
         """Finish what runs, within the grace period; then free what is owned and retire."""
+        loop = incarnation.loop
         loop.draining = True
         ends = time.monotonic() + self.grace.total_seconds()
         running = 0 if loop.attempts is None else len(loop.attempts)
@@ -226,10 +249,15 @@ class Worker:
                 self.grace.total_seconds(),
             )
         while not loop.is_idle and time.monotonic() < ends and not self._exit_now.is_set():
-            if not self._attempt(loop, upkeep, committer):
+            if not incarnation.attempt():
                 loop.wait(min(ends, time.monotonic() + 0.2))
+        self._leave(incarnation)
+
+    def _leave(self, incarnation: Incarnation) -> None:
+        """Free what this incarnation owns, and retire it."""
+        loop = incarnation.loop
         if not self._exit_now.is_set():
-            committer.commit(TurnBatch(releases=[held.chain for held in loop.cache]))
+            incarnation.committer.commit(TurnBatch(releases=[held.chain for held in loop.cache]))
         self._retire()
         done = loop.statistics
         logger.info(
