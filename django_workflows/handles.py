@@ -15,7 +15,6 @@ from .authoring.workflow import Workflow
 from .conf import get_settings
 from .exceptions import (
     ResultInTransactionError,
-    UnknownHandlerError,
     WorkflowCancelled,
     WorkflowFailed,
     WorkflowTerminated,
@@ -137,7 +136,11 @@ class WorkflowHandle(Generic[R]):
         replaying, such as NondeterminismError. Changes nothing.
         """
         row = self.describe()
-        handler = query.handler if isinstance(query, QueryHandler) else _find_query(row.name, query)
+        handler = (
+            query.handler
+            if isinstance(query, QueryHandler)
+            else registry.get_workflow(row.name).find_handler("query", query)
+        )
         input = msgspec.Raw(handler.signature.encode_arguments(args, kwargs, get_settings().max_payload_bytes))
         machine = replayer.replay(self._database, row.pk)
         try:
@@ -163,8 +166,11 @@ class WorkflowHandle(Generic[R]):
     def update(self, update: str, /, *args: Any, **kwargs: Any) -> Any: ...
 
     def update(self, update: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Ask for an update and wait for its answer without a limit; raises what `start_update` and its result do."""
-        return self.start_update(update, *args, **kwargs).result()
+        """Ask for an update and wait for its answer without a limit; raises what `start_update` and its result do.
+
+        Inside an open transaction it raises ResultInTransactionError and asks for nothing.
+        """
+        return self._ask_to_wait(update, args, kwargs).result()
 
     @overload
     async def aupdate(self, update: UpdateHandler[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
@@ -174,7 +180,11 @@ class WorkflowHandle(Generic[R]):
 
     async def aupdate(self, update: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Update from async code."""
-        return await (await self.astart_update(update, *args, **kwargs)).aresult()
+        return await (await sync_to_async(self._ask_to_wait)(update, args, kwargs)).aresult()
+
+    def _ask_to_wait(self, update: Any, args: Any, kwargs: Any) -> UpdateHandle[Any]:
+        updates.refuse_wait_in_transaction(self._database, update if isinstance(update, str) else update.name)
+        return updates.request(self._database, self.instance_id, self.execution_id, update, args, kwargs)
 
     @overload
     def start_update(self, update: UpdateHandler[P, T], /, *args: P.args, **kwargs: P.kwargs) -> UpdateHandle[T]: ...
@@ -200,6 +210,19 @@ class WorkflowHandle(Generic[R]):
     async def astart_update(self, update: Any, /, *args: Any, **kwargs: Any) -> UpdateHandle[Any]:
         """Ask for an update from async code."""
         return await sync_to_async(lambda: self.start_update(update, *args, **kwargs))()
+
+    @overload
+    def get_update(self, update_id: str, update: UpdateHandler[P, T]) -> UpdateHandle[T]: ...
+
+    @overload
+    def get_update(self, update_id: str) -> UpdateHandle[Any]: ...
+
+    def get_update(self, update_id: str, update: UpdateHandler[Any, Any] | None = None) -> UpdateHandle[Any]:
+        """Return the handle of an update that was asked for before, without looking whether it exists.
+
+        Without `update` its result is JSON data as it is stored.
+        """
+        return UpdateHandle(self.instance_id, update_id, None if update is None else update.handler)
 
     def cancel(self, reason: str = "") -> None:
         """Ask the instance to cancel, in the caller's transaction; raises InstanceNotFound, InstanceNotRunning.
@@ -293,11 +316,3 @@ def _raise_failed(where: str, failure: str | None) -> NoReturn:
 def get_handle(instance_id: str, execution_id: str | None = None) -> WorkflowHandle[Any]:
     """Return a handle of any instance by its id, without looking whether it exists."""
     return WorkflowHandle(instance_id, execution_id)
-
-
-def _find_query(workflow: str, name: str) -> registry.Handler:
-    definition = registry.workflows.get(workflow)
-    handler = definition.handlers.queries.get(name) if definition is not None and definition.handlers else None
-    if handler is None:
-        raise UnknownHandlerError(f"expected a query of {workflow}, found {name!r}")
-    return handler

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
-from .exceptions import RegistrationError
+from .exceptions import RegistrationError, UnknownHandlerError, UnknownWorkflowError
 from .payloads import CallSignature
 from .retries import DEFAULT_RETRY, RetryPolicy
+
+HandlerKind = Literal["signal", "query", "update"]
 
 TIMEOUTS = ("schedule_to_start", "start_to_close", "schedule_to_close", "heartbeat")
 
@@ -76,6 +78,11 @@ class Definition:
         self.signature = CallSignature.of(function, name=self.name, skip_self=skip_self)
 
     @property
+    def origin(self) -> str:
+        """Where it is defined, in words that tell one definition from another."""
+        return self.location
+
+    @property
     def location(self) -> str:
         code = inspect.unwrap(self.function).__code__
         return f"{code.co_filename}:{code.co_firstlineno}"
@@ -91,13 +98,7 @@ class Handler:
     validator: Callable[..., Any] | None = None
 
 
-@dataclass(frozen=True)
-class HandlerTable:
-    """The handlers of a workflow class, by the names of their messages."""
-
-    signals: Mapping[str, Handler]
-    queries: Mapping[str, Handler]
-    updates: Mapping[str, Handler]
+Handlers = Mapping[HandlerKind, Mapping[str, Handler]]  # by the names of their messages
 
 
 class WorkflowDefinition(Definition):
@@ -108,7 +109,7 @@ class WorkflowDefinition(Definition):
     def __init__(
         self, function: Callable[..., Any], name: str | None = None, queue: str | None = None, version: str = "",
         aliases: Iterable[str] = (), retry: RetryPolicy | None = None, *, owner: type | None = None,
-        handlers: HandlerTable | None = None,
+        handlers: Handlers | None = None,
     ) -> None:  # fmt: skip
         if not inspect.iscoroutinefunction(function):
             raise RegistrationError(f"expected an async function for @workflow, found {function!r}; write `async def`")
@@ -117,26 +118,46 @@ class WorkflowDefinition(Definition):
         self.version = version
         self.retry = retry
         self.owner = owner
-        self.handlers = handlers
+        self.handlers = handlers or {}
         self._init_takes_arguments = owner is not None and _init_takes_arguments(owner, self)
 
-    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[object | None, Callable[..., Any]]:
+    @property
+    def origin(self) -> str:
+        # A class that inherits `run` shares the location.
+        return self.location if self.owner is None else f"{self.owner.__qualname__} with run at {self.location}"
+
+    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[object, Callable[..., Any]]:
         """Return the object of a workflow class, None for a function, and what to call with the arguments."""
         if self.owner is None:
             return None, self.function
         instance = self.owner(*args, **kwargs) if self._init_takes_arguments else self.owner()
         return instance, self.function.__get__(instance)
 
+    def find_handler(self, kind: HandlerKind, name: str) -> Handler:
+        """Return a handler of a workflow class; raises UnknownHandlerError."""
+        table = self.handlers.get(kind, {})
+        if (handler := table.get(name)) is not None:
+            return handler
+        known = ", ".join(sorted(table)) or "none"
+        raise UnknownHandlerError(
+            f"expected a handler of {kind} {name!r} in the workflow {self.name}, found "
+            f"{known if self.owner is not None else 'that it is a function, not a class'}"
+        )
+
 
 def _init_takes_arguments(owner: type, definition: WorkflowDefinition) -> bool:
     """Tell whether a workflow class is made with the arguments of `run`; raises RegistrationError for other ones."""
-    parameters = list(inspect.signature(owner).parameters)
-    if parameters and parameters != list(definition.signature.signature.parameters):
+    signature, of_run = inspect.signature(owner), definition.signature.signature
+    if signature.parameters and list(signature.parameters) == list(of_run.parameters):
+        return True
+    try:
+        signature.bind()
+    except TypeError:
         raise RegistrationError(
-            f"{definition.name}: expected __init__ to take nothing, or the same parameters as run"
-            f"{definition.signature.signature}, found {', '.join(parameters)}"
-        )
-    return bool(parameters)
+            f"{definition.name}: expected __init__ to need no arguments, or to have the parameters of run{of_run}, "
+            f"found {signature}"
+        ) from None
+    return False
 
 
 class ActivityDefinition(Definition):
@@ -204,10 +225,10 @@ class Names(Generic[D]):
     def _refuse_taken(self, name: str, definition: D) -> None:
         present = self.get(name)
         # A module that is imported twice (autoreload, `python -m`) defines the same function again.
-        if present is not None and present.location != definition.location:
+        if present is not None and present.origin != definition.origin:
             raise RegistrationError(
-                f"two {definition.kind} definitions are named {name!r}: {present.location} and "
-                f"{definition.location}; give one of them another name="
+                f"two {definition.kind} definitions are named {name!r}: {present.origin} and "
+                f"{definition.origin}; give one of them another name="
             )
 
     def __iter__(self) -> Any:
@@ -216,6 +237,17 @@ class Names(Generic[D]):
 
 workflows: Names[WorkflowDefinition] = Names()
 activities: Names[ActivityDefinition] = Names()
+
+
+def get_workflow(name: str) -> WorkflowDefinition:
+    """Return a registered workflow; raises UnknownWorkflowError."""
+    definition = workflows.get(name)
+    if definition is None:
+        raise UnknownWorkflowError(
+            f"no workflow is registered as {name!r} in this process; was it renamed, or is its app missing from "
+            "INSTALLED_APPS here?"
+        )
+    return definition
 
 
 _atomic_database: str | None = None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import msgspec
 from django.core.exceptions import SynchronousOnlyOperation
@@ -13,9 +13,8 @@ from .authoring import propagation
 from .authoring.program import entry_of
 from .conf import get_settings
 from .engine.events import InstanceOptions, decode_event
-from .engine.handlers import Program
-from .engine.machine import Entry, Machine
-from .exceptions import NotAllowedInWorkflowError, PayloadError, UnknownWorkflowError
+from .engine.machine import Machine
+from .exceptions import NotAllowedInWorkflowError, PayloadError
 from .store import claims
 from .store.database import Database
 from .store.work import StoredExecution
@@ -24,16 +23,11 @@ from .store.work import StoredExecution
 def new_machine(stored: StoredExecution) -> Machine:
     """Return a machine that has seen nothing yet; raises UnknownWorkflowError or PayloadError."""
     info = stored.info
-    definition = registry.workflows.get(info.workflow)
-    if definition is None:
-        raise UnknownWorkflowError(
-            f"no workflow is registered as {info.workflow!r} on this worker; was it renamed, or is its app missing "
-            "from INSTALLED_APPS here?"
-        )
+    definition = registry.get_workflow(info.workflow)
     settings = get_settings()
     limit = settings.max_payload_bytes
     return Machine(
-        info, _rewording(entry_of(definition, stored.input, limit)), options=_decode_options(stored.options),
+        info, entry_of(definition, stored.input, limit, _rewording), options=_decode_options(stored.options),
         restore=propagation.restore,
         default_location=definition.location, payload_limit=limit, history_limit=settings.history_limit,
     )  # fmt: skip
@@ -58,21 +52,12 @@ def _decode_options(text: str) -> InstanceOptions:
         raise PayloadError(f"expected the options of an instance, found {text[:200]!r}: {error}") from error
 
 
-def _rewording(enter: Entry) -> Entry:
-    def reworded() -> Program:
-        program = enter()
-        return program._replace(main=_reword(program.main))
-
-    return reworded
-
-
-async def _reword(main: Coroutine[Any, Any, bytes]) -> bytes:
+@contextmanager
+def _rewording() -> Iterator[None]:
     """Say what to do instead where Django refuses the ORM because an event loop runs."""
     try:
-        return await main
+        yield
     except SynchronousOnlyOperation as error:
         raise NotAllowedInWorkflowError(
             "workflow code used the ORM, whose answers replay cannot repeat; move the query into an activity"
         ) from error
-    finally:
-        main.close()

@@ -10,17 +10,10 @@ from asgiref.sync import sync_to_async
 from . import registry, wakeups
 from .authoring.handlers import UpdateHandler
 from .conf import get_settings
-from .exceptions import (
-    InstanceNotFound,
-    ResultInTransactionError,
-    UnknownHandlerError,
-    UpdateFailed,
-    UpdateNotAnswered,
-    UpdateRejected,
-)
+from .exceptions import InstanceNotFound, ResultInTransactionError, UpdateFailed, UpdateNotAnswered, UpdateRejected
 from .failures import Failure
 from .model_objects import fetched_result
-from .models import WorkflowInstance, WorkflowUpdate
+from .models import OpenInstance, WorkflowUpdate
 from .store import messages
 from .store.database import Database
 from .waiting import Wait
@@ -31,7 +24,13 @@ _Status = WorkflowUpdate.Status
 
 
 class UpdateHandle(Generic[R]):
-    """An update that was asked for; its row holds the answer as long as the instance is kept."""
+    """An update that was asked for; its row holds the answer as long as the instance is kept. Making one reads nothing.
+
+    Example:
+        handle = Cart.handle("cart-17").start_update(Cart.add, "book")
+        # in another request, by handle.update_id
+        Cart.handle("cart-17").get_update(update_id, Cart.add).result(timeout=0)
+    """
 
     def __init__(self, instance_id: str, update_id: str, handler: registry.Handler | None = None) -> None:
         self.instance_id = instance_id
@@ -79,12 +78,8 @@ class UpdateHandle(Generic[R]):
         row = self.describe()
         if _Status(row.status).is_answered:
             return row
-        if self._database.connection.in_atomic_block:
-            raise ResultInTransactionError(
-                f"the result of update {row.name!r} was asked for inside an open transaction: no worker sees the "
-                "update before this transaction commits, so the wait would never end; ask after the commit"
-            )
-        if not self._is_open(row):
+        refuse_wait_in_transaction(self._database, row.name)
+        if not OpenInstance.objects.using(self._database.alias).filter(chain_id=row.chain_id).exists():
             row = self.describe()  # answered between the two looks, perhaps in the step that closed it
             if not _Status(row.status).is_answered:
                 raise UpdateNotAnswered(f"instance {self.instance_id!r} closed before it answered update {row.name!r}")
@@ -92,10 +87,6 @@ class UpdateHandle(Generic[R]):
         if wait.is_over:
             raise TimeoutError(f"update {row.name!r} of {self.instance_id!r} is {row.status} after {wait.timeout:g} s")
         return None
-
-    def _is_open(self, row: WorkflowUpdate) -> bool:
-        instances = WorkflowInstance.objects.using(self._database.alias).open()
-        return instances.filter(pk=row.chain_id).exists() or instances.filter(chain_id=row.chain_id).exists()
 
     def _result_of(self, row: WorkflowUpdate) -> R:
         where = f"update {row.name!r} of {self.instance_id!r}"
@@ -106,11 +97,21 @@ class UpdateHandle(Generic[R]):
             return value
         failure = Failure.decode(row.failure or "")
         cause = failure.rebuild()
-        if isinstance(cause, UpdateNotAnswered | UpdateRejected):
+        if isinstance(cause, UpdateNotAnswered):
             raise cause
         if row.status == _Status.REJECTED:
             raise UpdateRejected(f"{where} was rejected: {failure.type}: {failure.message}") from cause
         raise UpdateFailed(f"{where} failed: {failure.type}: {failure.message}") from cause
+
+
+def refuse_wait_in_transaction(database: Database, name: str) -> None:
+    """Raise ResultInTransactionError where a worker cannot see what the caller's open transaction asks for."""
+    if database.connection.in_atomic_block:
+        raise ResultInTransactionError(
+            f"the result of update {name!r} was asked for inside an open transaction: no worker sees the update before "
+            "this transaction commits, so the wait would never end; use start_update() and ask for its result after "
+            "the commit"
+        )
 
 
 def request(
@@ -118,21 +119,13 @@ def request(
     kwargs: Any,
 ) -> UpdateHandle[Any]:  # fmt: skip
     """Insert an update in the caller's transaction and return its handle."""
-    handler = (
-        update.handler if isinstance(update, UpdateHandler) else _find(database, instance_id, execution_id, update)
-    )
+    if isinstance(update, UpdateHandler):
+        handler = update.handler
+    else:
+        workflow = messages.find_instance(database, instance_id, execution_id).name
+        handler = registry.get_workflow(workflow).find_handler("update", update)
     payload = handler.signature.encode_arguments(args, kwargs, get_settings().max_payload_bytes)
     update_id = uuid.uuid4().hex
     messages.update(database, instance_id, execution_id, update_id, handler.name, payload)
     wakeups.announce_on_commit(database.alias)
     return UpdateHandle(instance_id, update_id, handler)
-
-
-def _find(database: Database, instance_id: str, execution_id: str | None, name: str) -> registry.Handler:
-    """Return the handler of a name; raises UnknownHandlerError, also where this process lacks the class."""
-    workflow = messages.find_instance(database, instance_id, execution_id).name
-    definition = registry.workflows.get(workflow)
-    handler = definition.handlers.updates.get(name) if definition is not None and definition.handlers else None
-    if handler is None:
-        raise UnknownHandlerError(f"expected an update of {workflow}, found {name!r}")
-    return handler

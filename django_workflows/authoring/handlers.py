@@ -1,17 +1,17 @@
-"""Handlers: the methods of a workflow class that answer signals, queries and updates."""
+"""Handlers: the methods of a workflow class that answer signals, queries and updates, and how they are declared."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, overload
 
-from django_workflows.exceptions import PayloadError, RegistrationError, UnknownHandlerError
-from django_workflows.payloads import CallSignature, Raw
-from django_workflows.registry import Handler, HandlerTable, WorkflowDefinition
+from django_workflows.engine.context import require_machine
+from django_workflows.exceptions import RegistrationError
+from django_workflows.payloads import CallSignature
+from django_workflows.registry import Handler, HandlerKind, Handlers
 
-from .logger import logger
 from .signal import Signal
 
 P = ParamSpec("P")
@@ -30,17 +30,16 @@ class SignalHandler(Signal[T]):
     """
 
     def __init__(self, function: Callable[..., Any], name: str | None = None) -> None:
-        signature = CallSignature.of(function, name=function.__qualname__, skip_self=True)
-        parameters = list(signature.signature.parameters.values())
-        if len(parameters) > 1 or any(
-            parameter.kind is not parameter.POSITIONAL_OR_KEYWORD for parameter in parameters
-        ):
+        self.handler = _handler(function, name)
+        signature = self.handler.signature.signature
+        parameters = list(signature.parameters.values())
+        if len(parameters) > 1 or any(parameter.kind not in _PLAIN for parameter in parameters):
             raise RegistrationError(
                 f"{function.__qualname__}: expected a signal handler with one parameter or none, found "
-                f"{signature.signature}; a signal carries one value, a dataclass for more"
+                f"{signature}; a signal carries one value, a dataclass for more"
             )
-        super().__init__(name or function.__name__)
-        self.handler = Handler(self.name, function, signature)
+        super().__init__(self.handler.name)
+        self.__doc__ = function.__doc__
 
     @overload
     def __get__(self, instance: None, owner: type) -> Self: ...
@@ -58,20 +57,19 @@ class _CallableHandler(Generic[P, R]):
     handler: Handler
 
     def __init__(self, function: Callable[..., Any], name: str | None = None) -> None:
-        name = name or function.__name__
-        signature = CallSignature.of(function, name=function.__qualname__, skip_self=True)
-        self.handler = Handler(name, function, signature)
+        self.handler = _handler(function, name)
         self.__doc__ = function.__doc__
 
     @property
     def name(self) -> str:
+        """The name under which it is asked for."""
         return self.handler.name
 
     @overload
     def __get__(self, instance: None, owner: type) -> Self: ...
 
     @overload
-    def __get__(self, instance: object, owner: type) -> Callable[P, R]: ...
+    def __get__(self, instance: object, owner: type) -> Callable[P, Any]: ...
 
     def __get__(self, instance: object | None, owner: type) -> Any:
         return self if instance is None else self.handler.function.__get__(instance)
@@ -88,12 +86,8 @@ class QueryHandler(_CallableHandler[P, R]):
     """
 
     def __init__(self, function: Callable[..., Any], name: str | None = None) -> None:
-        if inspect.iscoroutinefunction(function):
-            raise RegistrationError(
-                f"{function.__qualname__}: expected a plain function as a query, found an async one; a query answers "
-                "from what is there, use an update to wait for something"
-            )
         super().__init__(function, name)
+        _refuse_async(function, "query", "a query answers from what is there; use an update to wait for something")
 
 
 class UpdateHandler(_CallableHandler[P, R]):
@@ -111,9 +105,22 @@ class UpdateHandler(_CallableHandler[P, R]):
 
     def validator(self, function: Callable[Concatenate[Any, P], None]) -> Callable[Concatenate[Any, P], None]:
         """Have this method look at the arguments first: what it raises rejects the update."""
-        if inspect.iscoroutinefunction(function):
+        update, found = self.handler.function, _handler(function, None).signature.signature
+        _refuse_async(function, "validator", "it looks at what is there, and waits for nothing")
+        if self.handler.validator is not None:
             raise RegistrationError(
-                f"{function.__qualname__}: expected a plain function as a validator, found an async one"
+                f"{function.__qualname__}: expected one validator of the update {update.__qualname__}, found "
+                f"{self.handler.validator.__qualname__} already"
+            )
+        if function.__name__ == update.__name__:
+            raise RegistrationError(
+                f"{function.__qualname__}: expected a validator with a name of its own, found that of its update, "
+                "which it would replace in the class"
+            )
+        if list(found.parameters) != list(self.handler.signature.signature.parameters):
+            raise RegistrationError(
+                f"{function.__qualname__}: expected a validator with the parameters of its update "
+                f"{self.handler.signature.signature}, found {found}"
             )
         self.handler = replace(self.handler, validator=function)
         return function
@@ -132,8 +139,47 @@ class UpdateRequest(Generic[R]):
     kwargs: dict[str, Any]
 
 
+class SignalDecorator(Protocol):
+    """The type of `@workflow.signal(name=...)`."""
+
+    @overload
+    def __call__(self, function: Callable[[Any, T], Any], /) -> SignalHandler[T]: ...
+
+    @overload
+    def __call__(self, function: Callable[[Any], Any], /) -> SignalHandler[None]: ...
+
+    def __call__(self, function: Any, /) -> Any: ...
+
+
+class QueryDecorator(Protocol):
+    """The type of `@workflow.query(name=...)`."""
+
+    def __call__(self, function: Callable[Concatenate[Any, P], R], /) -> QueryHandler[P, R]: ...
+
+
+class UpdateDecorator(Protocol):
+    """The type of `@workflow.update(name=...)`."""
+
+    @overload
+    def __call__(self, function: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]], /) -> UpdateHandler[P, R]: ...
+
+    @overload
+    def __call__(self, function: Callable[Concatenate[Any, P], R], /) -> UpdateHandler[P, R]: ...
+
+    def __call__(self, function: Any, /) -> Any: ...
+
+
 class HandlerDecorators:
-    """The decorators of handlers: `workflow.signal`, `workflow.query` and `workflow.update`."""
+    """The decorators of handlers, `workflow.signal`, `workflow.query` and `workflow.update`, and what concerns all."""
+
+    def all_handlers_finished(self) -> bool:
+        """Tell whether no signal or update is being handled now; the one that asks counts too.
+
+        Example:
+            await workflow.wait_condition(workflow.all_handlers_finished)
+            workflow.continue_as_new(self.items)
+        """
+        return not require_machine("workflow.all_handlers_finished()").messages.in_progress
 
     @overload
     def signal(self, function: Callable[[Any, T], Any], /) -> SignalHandler[T]: ...
@@ -142,7 +188,7 @@ class HandlerDecorators:
     def signal(self, function: Callable[[Any], Any], /) -> SignalHandler[None]: ...
 
     @overload
-    def signal(self, *, name: str) -> Callable[[Callable[..., Any]], SignalHandler[Any]]: ...
+    def signal(self, *, name: str) -> SignalDecorator: ...
 
     def signal(self, function: Any = None, *, name: str | None = None) -> Any:
         """Have a method, plain or async, handle the signals of its name, each as it arrives, in their order."""
@@ -152,7 +198,7 @@ class HandlerDecorators:
     def query(self, function: Callable[Concatenate[Any, P], R], /) -> QueryHandler[P, R]: ...
 
     @overload
-    def query(self, *, name: str) -> Callable[[Callable[Concatenate[Any, P], R]], QueryHandler[P, R]]: ...
+    def query(self, *, name: str) -> QueryDecorator: ...
 
     def query(self, function: Any = None, *, name: str | None = None) -> Any:
         """Have a plain method answer queries."""
@@ -165,77 +211,60 @@ class HandlerDecorators:
     def update(self, function: Callable[Concatenate[Any, P], R], /) -> UpdateHandler[P, R]: ...
 
     @overload
-    def update(self, *, name: str) -> Callable[[Callable[Concatenate[Any, P], Any]], UpdateHandler[P, Any]]: ...
+    def update(self, *, name: str) -> UpdateDecorator: ...
 
     def update(self, function: Any = None, *, name: str | None = None) -> Any:
         """Have a method, plain or async, handle updates; what it returns or raises goes to whoever asked."""
         return UpdateHandler(function, name) if function is not None else lambda found: UpdateHandler(found, name)
 
 
-def handlers_of(owner: type) -> HandlerTable:
-    """Collect the handlers of a class and its bases; raises RegistrationError for two of one kind and name."""
+_KINDS: dict[type, HandlerKind] = {SignalHandler: "signal", QueryHandler: "query", UpdateHandler: "update"}
+_PLAIN = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def handlers_of(owner: type) -> Handlers:
+    """Collect the handlers of a class and its bases.
+
+    Raises RegistrationError for two of one kind and name, and for a method that hides a handler of a base.
+    """
     attributes: dict[str, Any] = {}
     for cls in reversed(owner.__mro__):
-        attributes.update(vars(cls))
-    kinds: dict[type, dict[str, Handler]] = {SignalHandler: {}, QueryHandler: {}, UpdateHandler: {}}
+        for name, attribute in vars(cls).items():
+            if type(attributes.get(name)) in _KINDS and type(attribute) not in _KINDS:
+                raise RegistrationError(
+                    f"{cls.__qualname__}.{name}: expected a decorator, as the handler of a base has, found none"
+                )
+            attributes[name] = attribute
+    table: dict[HandlerKind, dict[str, Handler]] = {kind: {} for kind in _KINDS.values()}
     for attribute in attributes.values():
-        table = kinds.get(type(attribute))
-        if table is None:
-            continue
-        if attribute.name in table:
-            raise RegistrationError(f"{owner.__qualname__}: two handlers are named {attribute.name!r}")
-        table[attribute.name] = attribute.handler
-    return HandlerTable(kinds[SignalHandler], kinds[QueryHandler], kinds[UpdateHandler])
+        kind = _KINDS.get(type(attribute))
+        if kind is not None:
+            _add(table[kind], attribute.handler, owner, kind)
+    return table
 
 
-class ObjectHandlers:
-    """The handlers of one instance, bound to the object that runs it."""
+def _add(handlers: dict[str, Handler], handler: Handler, owner: type, kind: HandlerKind) -> None:
+    if handler.name in handlers:
+        raise RegistrationError(
+            f"{owner.__qualname__}: expected one handler of {kind} {handler.name!r}, found "
+            f"{handlers[handler.name].function.__name__} and {handler.function.__name__}; give one another name="
+        )
+    if handler.validator is not None:
+        # As any method, a validator may be overridden by a subclass that keeps the update.
+        handler = replace(handler, validator=getattr(owner, handler.validator.__name__, handler.validator))
+    handlers[handler.name] = handler
 
-    def __init__(self, definition: WorkflowDefinition, instance: object, limit: int | None) -> None:
-        assert definition.handlers is not None
-        self._definition, self._table, self._instance = definition, definition.handlers, instance
-        self._limit = limit
 
-    def handles_signal(self, name: str) -> bool:
-        return name in self._table.signals
+def _handler(function: Callable[..., Any], name: str | None) -> Handler:
+    is_generator = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+    if not inspect.isfunction(function) or is_generator:
+        raise RegistrationError(f"expected a method, plain or async, found {function!r}")
+    signature = CallSignature.of(function, name=function.__qualname__, skip_self=True)
+    return Handler(name or function.__name__, function, signature)
 
-    async def signal(self, name: str, value: Raw) -> None:
-        handler = self._table.signals[name]
-        call = b"[[%b],{}]" % bytes(value) if handler.signature.signature.parameters else b"[[],{}]"
-        try:
-            args, _ = handler.signature.decode_arguments(call)
-        except PayloadError as error:
-            logger.warning("signal %r skipped, it stays in the history: %s", handler.name, error)
-            return
-        outcome = handler.function(self._instance, *args)
-        if inspect.isawaitable(outcome):
-            await outcome
 
-    def check_update(self, name: str, input: Raw) -> None:
-        handler = self._find("update", self._table.updates, name)
-        args, kwargs = handler.signature.decode_arguments(input)
-        if handler.validator is not None:
-            handler.validator(self._instance, *args, **kwargs)
-
-    async def update(self, name: str, input: Raw) -> bytes:
-        handler = self._find("update", self._table.updates, name)
-        # Decoded anew: a validator that changed its arguments has changed nothing here.
-        args, kwargs = handler.signature.decode_arguments(input)
-        outcome = handler.function(self._instance, *args, **kwargs)
-        if inspect.isawaitable(outcome):
-            outcome = await outcome
-        return handler.signature.encode_result(outcome, self._limit)
-
-    def query(self, name: str, input: Raw) -> bytes:
-        handler = self._find("query", self._table.queries, name)
-        args, kwargs = handler.signature.decode_arguments(input)
-        return handler.signature.encode_result(handler.function(self._instance, *args, **kwargs), self._limit)
-
-    def _find(self, kind: str, table: Any, name: str) -> Handler:
-        handler: Handler | None = table.get(name)
-        if handler is None:
-            raise UnknownHandlerError(
-                f"expected a {kind} of {self._definition.name}, found {name!r}; it has "
-                f"{', '.join(sorted(table)) or 'none'}"
-            )
-        return handler
+def _refuse_async(function: Callable[..., Any], what: str, reason: str) -> None:
+    if inspect.iscoroutinefunction(function):
+        raise RegistrationError(
+            f"{function.__qualname__}: expected a plain function as a {what}, found an async one; {reason}"
+        )

@@ -176,6 +176,7 @@ class WorkflowNamespace(HandlerDecorators, Messages, Versioning, Attributes):
         Signals that were not received go with it. Also works in a background task.
         """
         machine = require_machine("workflow.continue_as_new()")
+        machine.require_deciding("continue_as_new")
         definition = workflows.get(machine.info.workflow)
         assert definition is not None
         payload = definition.signature.encode_arguments(args, kwargs, machine.payload_limit)

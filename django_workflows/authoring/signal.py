@@ -8,7 +8,8 @@ from msgspec import Raw
 
 from django_workflows.engine.channels import Channel, Source
 from django_workflows.engine.context import require_machine
-from django_workflows.exceptions import PayloadError
+from django_workflows.engine.machine import Machine
+from django_workflows.exceptions import NotAllowedInWorkflowError, PayloadError
 from django_workflows.payloads import decode
 
 from .logger import logger
@@ -44,9 +45,7 @@ class Signal(Source[T]):
 
     def receive_nowait(self) -> T:
         """Return the next signal's value; raises asyncio.QueueEmpty when none has arrived."""
-        machine = require_machine(f"Signal({self.name!r}).receive_nowait()")
-        machine.refuse_where_restricted("a signal")
-        channel = machine.signals.channel(self.name)
+        channel = self._channel_of(require_machine(f"Signal({self.name!r}).receive_nowait()"))
         while True:
             payload = channel.receive_nowait()
             try:
@@ -57,4 +56,13 @@ class Signal(Source[T]):
                 return value
 
     def _channel(self) -> Channel[Raw]:
-        return require_machine(f"Receive(Signal({self.name!r}))").signals.channel(self.name)
+        return self._channel_of(require_machine(f"Receive(Signal({self.name!r}))"))
+
+    def _channel_of(self, machine: Machine) -> Channel[Raw]:
+        machine.refuse_where_restricted("a signal")
+        if machine.messages.handles(self.name):
+            raise NotAllowedInWorkflowError(
+                f"expected a signal without a handler, found {self.name!r}: {machine.info.workflow} handles it, so "
+                "there is never one to receive"
+            )
+        return machine.signals.channel(self.name)

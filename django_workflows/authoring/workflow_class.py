@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar, Unpack
 
 from django_workflows.exceptions import RegistrationError
@@ -78,17 +79,31 @@ def workflow_of(cls: type[HasRun[P, R]]) -> Workflow[P, R]:
 def register_class(
     cls: type, name: str | None, queue: str | None, version: str, aliases: Iterable[str], retry: RetryPolicy | None
 ) -> type:
-    """Register a class as a workflow and give it the methods of WorkflowClass that it does not have."""
+    """Register a class as a workflow and give it the methods of WorkflowClass.
+
+    Raises RegistrationError for a class without `run`, and for one that uses these names for something else.
+    """
     run = getattr(cls, "run", None)
     if run is None:
         raise RegistrationError(
             f"expected a workflow class to have an `async def run`, found {cls.__qualname__} without"
         )
+    methods = {name: method for name, method in vars(WorkflowClass).items() if isinstance(method, classmethod)}
+    _check_names(cls, methods)
     definition = WorkflowDefinition(
         run, name, queue, version, aliases, retry, owner=cls, handlers=handlers_of(cls)
     )  # fmt: skip
     setattr(cls, _WORKFLOW, Workflow(workflows.add(definition)))
-    for attribute, method in vars(WorkflowClass).items():
-        if isinstance(method, classmethod) and not hasattr(cls, attribute):
-            setattr(cls, attribute, method)
+    for name, method in methods.items():
+        setattr(cls, name, method)
     return cls
+
+
+def _check_names(cls: type, methods: Mapping[str, object]) -> None:
+    for name, method in methods.items():
+        found = inspect.getattr_static(cls, name, method)
+        if found is not method:
+            raise RegistrationError(
+                f"{cls.__qualname__}.{name}: expected another name, found one that workflow classes need themselves; "
+                f"a handler can be called {name!r} outside by name={name!r}"
+            )

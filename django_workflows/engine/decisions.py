@@ -50,9 +50,9 @@ class Decisions:
 
     def require_deciding(self, what: str) -> None:
         """Raise where the code may decide nothing: in a side effect, a query, a validator, or after disposal."""
+        self.refuse_where_restricted(what)
         if self.closed:
             raise MachineDisposed
-        self.refuse_where_restricted(what)
 
     def decide(self, event: ev.CommandEvent) -> None:
         """Take a decision that has no outcome."""

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncGenerator, Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncGenerator, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .events import BackgroundTaskFailed, CommandEvent
+from .handlers import Work
 from .loop import MachineDisposed, NumberedTask, WorkflowLoop
 
 if TYPE_CHECKING:
     from .commands import Commands
 
+T = TypeVar("T")
 
 _MOST_THROWS = 100
 
@@ -64,26 +66,36 @@ class Ending:
         if task is not self.main:
             self._dropped[task.number] = error
 
-    def start_main(self, coroutine: Coroutine[Any, Any, bytes]) -> None:
+    def start_main(self, work: Work[bytes]) -> None:
         """Begin the workflow itself."""
-        main = self._loop.create_task(coroutine, name="main")
+        main = self._loop.create_task(self._heed(work), name="main")
         assert isinstance(main, NumberedTask)
         self.main = main
         if self.cancel_requested:
             main.cancel()
 
-    def start_handler(self, name: str, handle: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def start_handler(self, name: str, work: Work[None]) -> None:
         """Begin to handle a message; a workflow that returns waits for it, and fails with it."""
-        task = self._loop.create_task(self._handle(handle), name=name)
+        task = self._loop.create_task(self._heed(work), name=name)
         assert isinstance(task, NumberedTask)
         self._handlers.add(task.number)
 
-    async def _handle(self, handle: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        # Called in here, so that nothing is left behind where the task never begins.
+    async def _heed(self, work: Work[T]) -> T:
         try:
-            await handle()
-        except Exception as error:
-            self.failure = self.failure or error
+            return await work()
+        except BaseException as error:
+            # Before another task runs: what a handler did from here on would be lost.
+            self._take_request(error)
+            raise
+
+    def _take_request(self, error: BaseException) -> bool:
+        """Continue as new if that is what ended a task, and it is open yet how the execution ends."""
+        request = _find_request(error)
+        if request is None or self.failure is not None or self._winding_down:
+            return False
+        self.continue_request = request
+        self._loop.halt()
+        return True
 
     def callback_failed(self, error: BaseException) -> None:
         """Fail for an error in a bare callback, which no task can carry."""
@@ -93,15 +105,16 @@ class Ending:
     def _task_done(self, task: asyncio.Task[Any]) -> None:
         assert isinstance(task, NumberedTask)
         self.tasks.pop(task.number, None)
+        is_handler = task.number in self._handlers
         self._handlers.discard(task.number)
         error = _exception_of(task)
         if error is None:
             return
-        request = _find_request(error)
-        if request is not None and self.failure is None and self.result is None:
+        if self._take_request(error):
             task._log_traceback = False
-            self.continue_request = request
-            self._loop.halt()
+        elif is_handler:
+            task._log_traceback = False
+            self.failure = self.failure or error
         elif task is not self.main:
             _release_parent_tasks(error)
             number, failed = task.number, self._failed
@@ -151,6 +164,16 @@ class Ending:
     def is_running(self) -> bool:
         """Whether the workflow itself has begun and not ended."""
         return self.main is not None and not self.main.done() and self.failure is None
+
+    @property
+    def is_winding_down(self) -> bool:
+        """Whether it is certain how the execution ends, and only clean-up code runs."""
+        return self._winding_down
+
+    @property
+    def has_handlers(self) -> bool:
+        """Whether a signal or an update is being handled."""
+        return bool(self._handlers)
 
     @property
     def is_over(self) -> bool:

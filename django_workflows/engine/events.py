@@ -269,13 +269,23 @@ class AttributesSet(CommandEvent, frozen=True, kw_only=True):
     attributes: Raw  # a JSON object
 
 
-class UpdateCompleted(CommandEvent, frozen=True, kw_only=True):
+class AnswerEvent(CommandEvent, frozen=True, kw_only=True):
+    """The end of an accepted update."""
+
     update_id: str
+
+    def describe(self) -> str:
+        return f"{self.type} of update {self.update_id} (command {self.command})"
+
+    def same_decision(self, other: CommandEvent) -> bool:
+        return CommandEvent.same_decision(self, other) and getattr(other, "update_id", "") == self.update_id
+
+
+class UpdateCompleted(AnswerEvent, frozen=True, kw_only=True):
     result: Raw
 
 
-class UpdateFailed(CommandEvent, frozen=True, kw_only=True):
-    update_id: str
+class UpdateFailed(AnswerEvent, frozen=True, kw_only=True):
     failure: Failure
 
 

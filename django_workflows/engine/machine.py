@@ -10,14 +10,15 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import msgspec
 
-from django_workflows.exceptions import HistoryLimitExceeded, UpdateNotAnswered, UpdateRejected
+from django_workflows.exceptions import HistoryLimitExceeded, UpdateNotAnswered
 from django_workflows.failures import Failure
 
 from . import events as ev
@@ -26,8 +27,9 @@ from .commands import Command, waiting_location
 from .conditions import Conditions
 from .decisions import Decisions
 from .ending import ContinueAsNewRequest, Ending
-from .handlers import Handlers, NoHandlers, Program
+from .handlers import Handlers, NoHandlers, Program, Work
 from .loop import MachineDisposed, NumberedTask, WorkflowLoop
+from .messages import Messages
 from .replay import Block, blocks, compare, not_awaited
 from .signals import SignalBuffers
 from .steps import InstanceInfo, Step
@@ -42,9 +44,9 @@ install_patches()
 class Machine(Decisions):
     """Runs one instance's code.
 
-    `entry` decodes the input and returns the main coroutine, which runs the workflow and returns its encoded result,
-    with the handlers of its messages. `restore` puts back the context that was carried from the starter, into a context
-    of the instance's own. `history_limit` is the length at which the execution fails, 0 for none.
+    `entry` decodes the input and returns what runs the workflow and returns its encoded result, with the handlers of
+    its messages. `restore` puts back the context that was carried from the starter, into a context of the instance's
+    own. `history_limit` is the length at which the execution fails, 0 for none.
     """
 
     def __init__(
@@ -59,13 +61,12 @@ class Machine(Decisions):
         self.suggest_at = 0
         self.signals = SignalBuffers()
         self.conditions = Conditions(loop.create_future)
-        self.handlers: Handlers = NoHandlers(info.workflow, "it has not taken its first step")
         self._entry = entry
         self._restore = restore
         self._default_location = default_location
         self._history_limit = history_limit
         self._ending = Ending(self._commands, loop)
-        self._open_updates: dict[str, None] = {}  # those accepted and not answered, in order
+        self.messages = Messages(NoHandlers(info.workflow, "it has not begun"), self, self._ending, self.signals)
         self._context = contextvars.Context()
 
     # Driving the machine
@@ -77,8 +78,8 @@ class Machine(Decisions):
             if self.closed:
                 break
             step.consumed += 1
-            if isinstance(event, ev.UpdateRequested) and (failure := self._find_rejection(event)) is not None:
-                step.rejected.append((event.update_id, failure))
+            if (rejected := self._find_rejection(event, step.time)) is not None:
+                step.rejected.append(rejected)
             elif self._accepts(event):
                 step.events.append(event)
                 step.events.extend(command.event for command in self._apply(event, step.time))
@@ -102,9 +103,20 @@ class Machine(Decisions):
         self.is_replaying = False
 
     def query(self, name: str, input: msgspec.Raw) -> bytes:
-        """Return the encoded answer of a query handler, which may read the instance's state and nothing else."""
+        """Return the encoded answer of a query handler, which may read the instance's state and nothing else.
+
+        An instance that has not begun answers from the state in which it will.
+        """
+        handlers = self.messages.handlers if self._ending.main is not None else self._prepare()
         with self._as_running_loop(), self._only_reading("a query"):
-            return self._context.run(self.handlers.query, name, input)
+            return self._context.copy().run(handlers.query, name, input)
+
+    def _prepare(self) -> Handlers:
+        self.is_replaying = True  # nothing of this happens: no side effect runs, nothing is logged
+        with self._as_running_loop():
+            program = self._context.run(self._enter)
+        self.is_replaying = False
+        return program.handlers
 
     def open_commands(self) -> list[ev.CommandEvent]:
         """Return the recorded commands without an outcome: what a close leaves to be cancelled."""
@@ -154,15 +166,22 @@ class Machine(Decisions):
                 return not self._ending.cancel_requested
         return True
 
-    def _find_rejection(self, event: ev.UpdateRequested) -> Failure | None:
-        """Return why an update is not accepted, as its validator says; what is not accepted is not recorded."""
+    def _find_rejection(self, event: ev.InputEvent, time: datetime) -> tuple[str, Failure] | None:
+        """Return the id of an update that is not accepted, and why; it will not be in the history."""
+        if not isinstance(event, ev.UpdateRequested):
+            return None
+        before, self.now = self.now, time
         try:
             if not self._ending.is_running:
-                raise UpdateRejected(f"update {event.name!r}: {self._label()} is not running")
+                raise UpdateNotAnswered(
+                    f"update {event.name!r}: {self._label()} has returned and takes no more of them"
+                )
             with self._as_running_loop(), self._only_reading("a validator"):
-                self._context.run(self.handlers.check_update, event.name, event.input)
-        except Exception as error:
-            return Failure.of(error)
+                self._context.copy().run(self.messages.handlers.check_update, event.name, event.input)
+        except BaseException as error:
+            return event.update_id, Failure.of(error)
+        finally:
+            self.now = before
         return None
 
     def _apply(self, event: ev.InputEvent, time: datetime) -> list[Command]:
@@ -204,10 +223,9 @@ class Machine(Decisions):
             case ev.ResultEvent():
                 self._commands.complete(event.command, getattr(event, "result", None))
             case ev.SignalReceived():
-                self._receive(event.name, event.value)
+                self.messages.receive(ev.CarriedSignal(event.name, event.value))
             case ev.UpdateRequested():
-                self._open_updates[event.update_id] = None
-                self._ending.start_handler(f"update {event.name}", lambda: self._answer(event))
+                self.messages.accept(event)
             case ev.CancelRequested():
                 self._ending.cancel(event.reason)
             case ev.InstanceStarted():
@@ -215,44 +233,20 @@ class Machine(Decisions):
 
     def _start(self, event: ev.InstanceStarted) -> None:
         self.suggest_at = event.suggest_at
-        self._restore(self.options.context)
-        program = self._entry()
-        self.handlers = program.handlers
+        program = self._enter()
+        self.messages.handlers = program.handlers
         for signal in event.signals:
-            self._receive(signal.name, signal.value)
-        if event.start_at is None or self._ending.cancel_requested:
-            self._ending.start_main(program.main)
-        else:
-            self._ending.start_main(self._start_later(event.start_at, program.main))
+            self.messages.receive(signal)
+        self._ending.start_main(partial(self._main, event.start_at, program.main))
 
-    async def _start_later(self, start_at: datetime, main: Coroutine[Any, Any, bytes]) -> bytes:
-        try:
+    def _enter(self) -> Program:
+        self._restore(self.options.context)
+        return self._entry()
+
+    async def _main(self, start_at: datetime | None, main: Work[bytes]) -> bytes:
+        if start_at is not None:
             await asyncio.sleep((start_at - self.now).total_seconds())
-            return await main
-        finally:
-            main.close()
-
-    def _receive(self, name: str, value: msgspec.Raw) -> None:
-        """Hand a signal to its handler, or keep it until the code asks for it."""
-        if self.handlers.handles_signal(name) and not self._ending.has_returned:
-            self._ending.start_handler(f"signal {name}", lambda: self.handlers.signal(name, value))
-        else:
-            self.signals.add(name, value)
-
-    async def _answer(self, event: ev.UpdateRequested) -> None:
-        update_id = event.update_id
-        try:
-            result = await self.handlers.update(event.name, event.input)
-        except Exception as error:
-            self._end_update(update_id, Failure.of(error))
-        else:
-            del self._open_updates[update_id]
-            answer = ev.UpdateCompleted(command=self.next_command(), update_id=update_id, result=msgspec.Raw(result))
-            self._commands.decide(answer)
-
-    def _end_update(self, update_id: str, failure: Failure) -> None:
-        del self._open_updates[update_id]
-        self._commands.decide(ev.UpdateFailed(command=self.next_command(), update_id=update_id, failure=failure))
+        return await main()
 
     def _run(self) -> None:
         """Run until nothing more can happen: callbacks, then conditions, then what ending the main task entails."""
@@ -267,15 +261,14 @@ class Machine(Decisions):
 
     def _closing_event(self) -> ev.ClosingEvent:
         ending = self._ending
-        for update_id in list(self._open_updates):
-            self._end_update(update_id, self._not_answered())
+        self.messages.fail_open_updates(self._not_answered())
         command = self._commands.last_number + 1
         if ending.continue_request is not None:
             return ev.InstanceContinuedAsNew(
                 command=command,
                 input=msgspec.Raw(ending.continue_request.input),
                 execution_id=self.uuid_hex(),
-                signals=self.signals.unread(),
+                signals=self.messages.unread(),
                 version=ending.continue_request.version,
             )
         if ending.failure is None:
@@ -295,7 +288,7 @@ class Machine(Decisions):
             failed,
             next_execution_id=self.uuid_hex(),
             next_start=self.now + policy.pause_after(error, self.info.attempt, self._random),
-            signals=self.signals.unread(),
+            signals=self.messages.unread(),
         )
 
     def _imposed_end(self, event: ev.InputEvent) -> list[ev.Event]:
@@ -308,11 +301,7 @@ class Machine(Decisions):
         else:
             return []
         self.closed = True
-        unanswered = [
-            ev.UpdateFailed(command=0, update_id=update_id, failure=self._not_answered())
-            for update_id in self._open_updates
-        ]
-        return [*unanswered, closing]
+        return [*self.messages.unanswered(self._not_answered()), closing]
 
     def _too_long(self) -> HistoryLimitExceeded:
         return HistoryLimitExceeded(

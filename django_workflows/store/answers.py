@@ -1,15 +1,19 @@
-"""What steps answer to updates."""
+"""What is answered to updates: by the steps of a turn, and where the instance has closed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
+
+from django.db.backends.utils import CursorWrapper
 
 from django_workflows.engine import events as ev
 from django_workflows.engine.steps import Step
+from django_workflows.exceptions import UpdateNotAnswered
 from django_workflows.failures import Failure
 from django_workflows.models import WorkflowUpdate
 
+from .database import Database
 from .dialects.base import Row
 
 COLUMNS = ("status", "result", "failure", "answered_at")
@@ -44,3 +48,14 @@ class Answers:
 
     def _fail(self, update_id: str, status: WorkflowUpdate.Status, failure: Failure, time: Any) -> None:
         self._changes[update_id] = (status.value, None, failure.encode().decode(), time)
+
+
+def leave_unanswered(
+    database: Database, cursor: CursorWrapper, update_ids: Iterable[str], status: str, why: str
+) -> None:
+    """Say of updates that they get no answer any more."""
+    failure = Failure.of(UpdateNotAnswered(why)).encode().decode()
+    now = database.dialect.to_time(database.dialect.now(cursor))
+    rows: list[Row] = [(update_id, status, None, failure, now) for update_id in update_ids]
+    if rows:
+        database.dialect.update(cursor, WorkflowUpdate, ("update_id",), COLUMNS, rows)

@@ -12,6 +12,7 @@ from django.db.backends.utils import CursorWrapper
 
 from django_workflows.engine.events import ResultEvent, encode_event
 from django_workflows.engine.steps import InstanceInfo
+from django_workflows.exceptions import InstanceNotFound
 from django_workflows.models import ActivityTask, HistoryEvent, InboxEvent, OpenInstance, Timer, WorkflowInstance
 
 from .database import Database
@@ -192,11 +193,14 @@ def load_instances(database: Database, keys: Sequence[str]) -> list[LoadedInstan
 
 
 def load_execution(database: Database, instance: int) -> StoredExecution:
-    """Read one execution, open or closed, with its input and history."""
+    """Read one execution, open or closed, with its input and history; raises InstanceNotFound where it was removed."""
     with database.cursor() as cursor:
+        # The history first: where the row is there after it, it was whole.
+        history = _load_history(database, cursor, [instance])
         cursor.execute(f"SELECT {_EXECUTION_COLUMNS} FROM {_INSTANCE} w {_WITH_PARENT} WHERE w.id = %s", [instance])
         row = cursor.fetchone()
-        history = _load_history(database, cursor, [instance])
+    if row is None:
+        raise InstanceNotFound(f"expected the execution with the key {instance}, found that it was removed meanwhile")
     execution, _, _ = _execution(database, row, history[instance])
     return execution
 

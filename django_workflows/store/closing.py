@@ -14,8 +14,16 @@ from django_workflows.engine.events import (
 )
 from django_workflows.exceptions import ChildWorkflowTerminated
 from django_workflows.failures import Failure
-from django_workflows.models import HistoryEvent, InboxEvent, InstanceStatus, OpenInstance, WorkflowInstance
+from django_workflows.models import (
+    HistoryEvent,
+    InboxEvent,
+    InstanceStatus,
+    OpenInstance,
+    WorkflowInstance,
+    WorkflowUpdate,
+)
 
+from .answers import leave_unanswered
 from .database import Database, DatabaseNow
 
 
@@ -32,6 +40,7 @@ def close_terminated(database: Database, open_row: OpenInstance, reason: str) ->
         status=InstanceStatus.TERMINATED, closed_at=DatabaseNow(), history_length=sequence,
         failure=termination(reason).encode().decode(),
     )  # fmt: skip
+    _fail_accepted_updates(database, open_row.chain_id, instance.instance_id)
     _tell_parent(database, instance, reason)
     close_children(database, instance.pk, f"parent {instance.instance_id!r} was terminated")
 
@@ -72,6 +81,18 @@ def was_terminated(name: str, instance_id: str, reason: str) -> Failure:
 def termination(reason: str) -> Failure:
     """Return what the row of a terminated instance holds."""
     return Failure(type="django_workflows.exceptions.WorkflowTerminated", message=reason)
+
+
+def _fail_accepted_updates(database: Database, chain: int, instance_id: str) -> None:
+    """Answer what the code can answer no more; requests that it has not read are left to whoever collects them."""
+    accepted = WorkflowUpdate.objects.using(database.alias).filter(
+        chain_id=chain, status=WorkflowUpdate.Status.ACCEPTED
+    )
+    with database.cursor() as cursor:
+        leave_unanswered(
+            database, cursor, accepted.values_list("pk", flat=True), WorkflowUpdate.Status.FAILED,
+            f"instance {instance_id!r} was terminated before it answered the update",
+        )  # fmt: skip
 
 
 def _tell_parent(database: Database, instance: WorkflowInstance, reason: str) -> None:

@@ -8,13 +8,13 @@ from typing import Any
 from django.db.models import Exists, Model, OuterRef, Q, QuerySet
 
 from django_workflows.engine.events import UpdateRequested, decode_event
-from django_workflows.exceptions import PayloadError, UpdateNotAnswered
-from django_workflows.failures import Failure
+from django_workflows.exceptions import PayloadError
 from django_workflows.models import ActivityTask, InboxEvent, OpenInstance, Timer, WorkflowInstance, WorkflowUpdate
 
 from . import children
+from .answers import leave_unanswered
 from .children import order_in
-from .database import Database, DatabaseNow
+from .database import Database
 from .work import InboxRow
 
 _SWEEP = 500
@@ -87,17 +87,20 @@ def _is_kept(database: Database) -> Q:
 
 
 def _answer_updates(database: Database, requests: list[str]) -> None:
-    """Fail the updates that reached their instance after it had closed; delete them where it has been removed."""
+    """Reject the updates that reached their instance after it had closed; delete them where it has been removed."""
     ids = [event.update_id for data in requests if (event := _decode_update(data)) is not None]
-    if ids:
-        asked = WorkflowUpdate.objects.using(database.alias).filter(pk__in=ids)
-        _delete(
-            database, WorkflowUpdate, ("update_id",), asked.exclude(_is_kept(database)).values_list("pk", flat=True)
-        )
-        failure = Failure.of(UpdateNotAnswered("the instance had closed before the update reached it"))
-        asked.filter(status=WorkflowUpdate.Status.PENDING).update(
-            status=WorkflowUpdate.Status.FAILED, failure=failure.encode().decode(), answered_at=DatabaseNow()
-        )
+    if not ids:
+        return
+    removed = WorkflowUpdate.objects.using(database.alias).filter(pk__in=ids).exclude(_is_kept(database))
+    _delete(database, WorkflowUpdate, ("update_id",), removed.values_list("pk", flat=True))
+    with database.atomic(), database.cursor() as cursor:
+        # Skipping what is locked: an application may be removing the instance in a transaction that takes long.
+        key, pending = ("update_id",), f"AND t.status = '{WorkflowUpdate.Status.PENDING.value}'"
+        found = database.dialect.select(cursor, WorkflowUpdate, key, key, ids, where=pending, lock="skip")
+        leave_unanswered(
+            database, cursor, [row[0] for row in found], WorkflowUpdate.Status.REJECTED,
+            "the instance had closed before the update reached it",
+        )  # fmt: skip
 
 
 def _decode_update(data: str) -> UpdateRequested | None:

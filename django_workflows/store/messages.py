@@ -35,11 +35,12 @@ def update(
 ) -> None:
     """Insert an update and its request for the open execution; raises InstanceNotFound or InstanceNotRunning."""
     open_row = _open_row(database, instance_id, execution_id)
-    WorkflowUpdate.objects.using(database.alias).create(
-        update_id=update_id, chain_id=open_row.chain_id, name=name, input=input.decode(), created_at=DatabaseNow()
-    )
-    event = UpdateRequested(update_id, name, msgspec.Raw(input))
-    _insert(database, open_row, event, bound=execution_id is not None)
+    with database.atomic():
+        WorkflowUpdate.objects.using(database.alias).create(
+            update_id=update_id, chain_id=open_row.chain_id, name=name, input=input.decode(), created_at=DatabaseNow()
+        )
+        event = UpdateRequested(update_id, name, msgspec.Raw(input))
+        _insert(database, open_row, event, bound=execution_id is not None)
 
 
 def cancel(database: Database, instance_id: str, execution_id: str | None, reason: str) -> None:

@@ -181,6 +181,8 @@ def _write_steps(
     rows = StepRows(database, cursor, worker_id)
     for step in steps:
         rows.add(step)
+    if rows.attributes:
+        _merge_attributes(database, cursor, rows.attributes)  # first: an execution that follows inherits them
     rows.finish()
     _insert(database, cursor, HistoryEvent, _HISTORY, rows.history)
     if rows.open_updates:
@@ -190,8 +192,6 @@ def _write_steps(
     rows.deliver()  # now that it is known who is open
     if rows.instance_updates:
         dialect.update(cursor, WorkflowInstance, ("id",), _INSTANCE, rows.instance_updates)
-    if rows.attributes:
-        _merge_attributes(database, cursor, rows.attributes)
     if answers := rows.answers.rows():
         dialect.update(cursor, WorkflowUpdate, ("update_id",), _ANSWER, answers)
     if rows.status_updates:

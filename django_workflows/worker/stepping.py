@@ -6,9 +6,10 @@ import logging
 from datetime import datetime
 
 from django_workflows.conf import get_settings
-from django_workflows.engine.events import InputEvent, decode_event
+from django_workflows.engine.events import InputEvent, UpdateRequested, decode_event
 from django_workflows.engine.steps import Step
-from django_workflows.exceptions import PayloadError, WorkflowsError
+from django_workflows.exceptions import PayloadError, UpdateNotAnswered, WorkflowsError
+from django_workflows.failures import Failure
 from django_workflows.replayer import new_machine
 from django_workflows.store.children import order_in
 from django_workflows.store.work import InboxRow, LoadedInstance
@@ -54,7 +55,7 @@ def take_inbox(held: Held, rows: list[InboxRow]) -> None:
             continue
         if row.instance is not None and row.instance != held.chain.instance:
             held.seen.add(row.id)
-            held.inputs.append(Input(_Stale(), inbox=row.id))
+            held.inputs.append(Input(_stale(row), inbox=row.id))
             continue
         event = decode_event(row.type, row.data)
         if not isinstance(event, InputEvent):
@@ -63,7 +64,23 @@ def take_inbox(held: Held, rows: list[InboxRow]) -> None:
 
 
 class _Stale(InputEvent, frozen=True):
-    """Stands for a row addressed to an earlier execution: consumed without an effect."""
+    """Stands for a row addressed to an earlier execution: consumed without an effect, an update rejected."""
+
+    update_id: str = ""
+
+
+def _stale(row: InboxRow) -> _Stale:
+    if row.type != "UpdateRequested":
+        return _Stale()
+    update = decode_event(row.type, row.data)
+    assert isinstance(update, UpdateRequested)
+    return _Stale(update.update_id)
+
+
+def _reject(stale: _Stale) -> tuple[str, Failure]:
+    return stale.update_id, Failure.of(
+        UpdateNotAnswered("the execution to which the update was addressed had ended before it read it")
+    )
 
 
 def step(held: Held, inputs: list[Input], now: datetime, watch: StepWatch) -> tuple[Step, int]:
@@ -73,10 +90,13 @@ def step(held: Held, inputs: list[Input], now: datetime, watch: StepWatch) -> tu
     assert machine is not None
     events = [entry.event for entry in live]
     recorded = watch.call(f"{info.workflow} {info.instance_id!r}", lambda: machine.step(events, now))
-    if recorded.consumed == len(live):
-        return recorded, len(inputs)
-    first_left = live[recorded.consumed]
-    return recorded, next(place for place, entry in enumerate(inputs) if entry is first_left)
+    used = len(inputs)
+    if recorded.consumed < len(live):
+        first_left = live[recorded.consumed]
+        used = next(place for place, entry in enumerate(inputs) if entry is first_left)
+    stale = [entry.event for entry in inputs[:used] if isinstance(entry.event, _Stale)]
+    recorded.rejected += [_reject(event) for event in stale if event.update_id]
+    return recorded, used
 
 
 def drop(held: Held, cache: StickyCache, watch: StepWatch) -> None:

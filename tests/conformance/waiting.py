@@ -12,7 +12,15 @@ from typing import TypeVar
 
 from django.db import connection, connections
 
-from django_workflows.models import ActivityTask, HistoryEvent, InboxEvent, OpenInstance, Timer, WorkflowInstance
+from django_workflows.models import (
+    ActivityTask,
+    HistoryEvent,
+    InboxEvent,
+    OpenInstance,
+    Timer,
+    WorkflowInstance,
+    WorkflowUpdate,
+)
 from django_workflows.store import claims, leftovers
 from django_workflows.store.database import Database
 
@@ -50,7 +58,9 @@ def assert_tables_consistent() -> None:
         assert task.instance_id in opened, f"activity task {task.name} of an instance that is not open"
     for timer in Timer.objects.all():
         assert timer.instance_id in opened, f"timer {timer.command} of an instance that is not open"
-    _check_inbox({row.chain_id for row in opened.values()}, {row.chain for row in instances.values()})
+    open_chains, chains = {row.chain_id for row in opened.values()}, {row.chain for row in instances.values()}
+    _check_inbox(open_chains, chains)
+    _check_updates(open_chains, chains)
 
 
 def _collect_garbage() -> None:
@@ -84,6 +94,14 @@ def _check_inbox(open_chains: set[int], chains: set[int]) -> None:
         assert row.chain_id in chains, f"inbox row {row.type} of an instance that does not exist"
         # A signal that came too late stays, to be seen; anything else would be garbage.
         assert row.chain_id in open_chains or row.type == "SignalReceived", f"inbox row {row.type} of a closed instance"
+
+
+def _check_updates(open_chains: set[int], chains: set[int]) -> None:
+    for row in WorkflowUpdate.objects.all():
+        assert row.chain_id in chains, f"update {row.name} of an instance that does not exist"
+        answered = WorkflowUpdate.Status(row.status).is_answered
+        assert answered or row.chain_id in open_chains, f"update {row.name} of a closed instance is {row.status}"
+        assert answered is (row.answered_at is not None), f"update {row.name} is {row.status}, but {row.answered_at}"
 
 
 def in_threads(*calls: Callable[[], T]) -> list[T | BaseException]:

@@ -16,6 +16,7 @@ from django_workflows import registry
 from django_workflows.authoring import propagation
 from django_workflows.authoring.program import entry_of
 from django_workflows.authoring.workflow import Workflow
+from django_workflows.authoring.workflow_class import workflow_of
 from django_workflows.engine import events as ev
 from django_workflows.engine.machine import Machine
 from django_workflows.engine.steps import InstanceInfo, Step
@@ -27,11 +28,13 @@ from django_workflows.registry import WorkflowDefinition
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 History = list[tuple[datetime, ev.Event]]
-Main = Workflow[Any, Any] | Callable[..., Coroutine[Any, Any, Any]]
+Main = Workflow[Any, Any] | type | Callable[..., Coroutine[Any, Any, Any]]
 
 
 def new_machine(main: Main, *args: Any, execution_id: str = "execution-1", attempt: int = 1) -> Machine:
     """Return a machine as a worker builds one; `main` is a workflow, or a bare function that nobody registered."""
+    if isinstance(main, type):
+        main = workflow_of(main)
     if isinstance(main, Workflow):
         definition = main.definition
     else:
@@ -55,6 +58,8 @@ class Run:
         self.machine = new_machine(main, *args, attempt=attempt)
         self.now = START
         self.history: History = []
+        self.rejected: dict[str, Failure] = {}
+        self._updates = 0
         if start:
             self.send(ev.InstanceStarted(signals=list(signals)))
 
@@ -67,7 +72,19 @@ class Run:
         """Offer inputs as one batch, as one turn of a worker does."""
         step = self.machine.step(inputs, self.now)
         self.history += [(step.time, event) for event in step.events]
+        self.rejected.update(step.rejected)
         return step
+
+    def update(self, name: str, *args: Any) -> str:
+        """Ask for an update and return its id."""
+        update = self.next_update(name, *args)
+        self.send(update)
+        return update.update_id
+
+    def next_update(self, name: str, *args: Any) -> ev.UpdateRequested:
+        """Return an update with an id of its own, to be sent in a batch."""
+        self._updates += 1
+        return ev.UpdateRequested(f"update-{self._updates}", name, _call(args))
 
     def signal(self, name: str, value: Any = None) -> Step:
         return self.send(signal(name, value))
@@ -129,6 +146,25 @@ class Run:
 
     # Looking
 
+    def query(self, name: str, *args: Any) -> Any:
+        """Ask another machine that replays the history, as a handle does."""
+        machine = replayed(self.main, self.args, self.history)
+        try:
+            return msgspec.json.decode(machine.query(name, _call(args)))
+        finally:
+            machine.dispose()
+
+    def answer(self, update_id: str) -> Any:
+        """Return what came of an update: the result, the type of the failure, or None while it is unanswered."""
+        if update_id in self.rejected:
+            return "rejected", self.rejected[update_id].type.rpartition(".")[2]
+        for event in self.events:
+            if isinstance(event, ev.UpdateCompleted) and event.update_id == update_id:
+                return msgspec.json.decode(event.result)
+            if isinstance(event, ev.UpdateFailed) and event.update_id == update_id:
+                return "failed", event.failure.type.rpartition(".")[2]
+        return None
+
     @property
     def events(self) -> list[ev.Event]:
         return [event for _, event in self.history]
@@ -175,6 +211,10 @@ def encoded(value: Any) -> msgspec.Raw:
 
 def signal(name: str, value: Any = None) -> ev.SignalReceived:
     return ev.SignalReceived(name, encoded(value))
+
+
+def _call(args: tuple[Any, ...]) -> msgspec.Raw:
+    return msgspec.Raw(encode([args, {}], what="a test's arguments"))
 
 
 def completed(command: int, value: Any = None) -> ev.ActivityCompleted:

@@ -17,6 +17,8 @@ number = Signal("number", int)
 
 SIZE = 10_000
 
+_BACK = ("host", "_loop", "main", "_decisions")  # what leads back to the machine or into asyncio
+
 
 def sizes(holder: Any) -> dict[str, int]:
     """Return the sizes of all containers that an object of the engine holds."""
@@ -24,7 +26,7 @@ def sizes(holder: Any) -> dict[str, int]:
     for name, value in getattr(holder, "__dict__", {}).items():
         if hasattr(value, "__len__") and not isinstance(value, str | bytes):
             found[name] = len(value)
-        elif type(value).__module__.startswith("django_workflows.engine") and name not in ("host", "_loop", "main"):
+        elif type(value).__module__.startswith("django_workflows.engine") and name not in _BACK:
             found.update({f"{name}.{inner}": size for inner, size in sizes(value).items()})
     return found
 
