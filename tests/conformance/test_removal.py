@@ -7,6 +7,7 @@ from itertools import permutations
 
 import pytest
 from django.db import connection, transaction
+from django.utils import timezone
 
 from django_workflows import InstanceNotFinished, InstanceNotFound, InstanceStatus
 from django_workflows.models import ActivityTask, InboxEvent, Timer, WorkflowInstance, WorkflowUpdate
@@ -126,7 +127,14 @@ def ended_chain(cache_size: int, rounds: int) -> list[WorkflowInstance]:
     handle.signal(wake, "too late")
     handle.terminate()
     executions = list(WorkflowInstance.objects.order_by("id"))
-    WorkflowUpdate.objects.create(update_id="a", chain_id=executions[0].pk, name="change", input="1")
+    WorkflowUpdate.objects.create(
+        update_id="a",
+        chain_id=executions[0].pk,
+        name="change",
+        input="1",
+        status="completed",
+        answered_at=timezone.now(),
+    )
     return executions
 
 

@@ -154,7 +154,14 @@ def test_prune_of_the_last_status_takes_what_belongs_to_the_chain(cache_size: in
         eventually(lambda: WorkflowInstance.objects.count() == 2 and not InboxEvent.objects.exists())
     handle.signal(wake, "too late")
     handle.terminate()
-    WorkflowUpdate.objects.create(update_id="a", chain_id=handle.describe().chain, name="change", input="1")
+    WorkflowUpdate.objects.create(
+        update_id="a",
+        chain_id=handle.describe().chain,
+        name="change",
+        input="1",
+        status="completed",
+        answered_at=timezone.now(),
+    )
 
     assert prune("terminated", hours=-1) == 1
     assert set(rows_left()) == {"WorkflowInstance", "HistoryEvent"}
