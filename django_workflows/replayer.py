@@ -59,5 +59,6 @@ def _rewording() -> Iterator[None]:
         yield
     except SynchronousOnlyOperation as error:
         raise NotAllowedInWorkflowError(
-            "workflow code used the ORM, whose answers replay cannot repeat; move the query into an activity"
+            "workflow code used the ORM, whose answers replay cannot repeat; move the query into an activity (the "
+            "fields of a model object that was passed are queries too, all but its primary key)"
         ) from error
