@@ -216,7 +216,7 @@ class ActivityTask(models.Model):
     expires_at = models.DateTimeField(null=True)  # when it times out; null while it is leased: its worker knows
     scheduled_at = models.DateTimeField()
     last_failure = models.TextField(null=True)
-    heartbeat = models.TextField(null=True)  # JSON: the details that an attempt reported last
+    heartbeat = models.TextField(null=True)  # the details that an attempt reported last, as a payload
     heartbeat_at = models.DateTimeField(null=True)
     options = models.TextField()  # JSON: retry policy, timeouts and propagated context of this call
     input = models.TextField()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from threading import Event
 from typing import Any, NamedTuple
 
@@ -37,7 +38,7 @@ class ActivityInfo:
 
 
 class Beat(NamedTuple):
-    """The last heartbeat of an attempt: its details as JSON (None: none so far), and its monotonic time."""
+    """The last heartbeat of an attempt: its encoded details (None: none so far), and its monotonic time."""
 
     details: bytes | None
     at: float
@@ -47,9 +48,10 @@ class AttemptContext:
     """What `activity.*` acts on; the worker looks at it from other threads, so each change is one assignment."""
 
     def __init__(
-        self, info: ActivityInfo, make_token: Callable[[], str], *, atomic: bool, payload_limit: int | None = None
-    ) -> None:
-        self.info = info
+        self, describe: Callable[[], ActivityInfo], make_token: Callable[[], str], *, atomic: bool,
+        payload_limit: int | None = None,
+    ) -> None:  # fmt: skip
+        self._describe = describe
         self.cancelled = Event()
         self.beat: Beat | None = None
         self.token: str | None = None  # set: somebody else completes the activity
@@ -58,12 +60,16 @@ class AttemptContext:
         self._payload_limit = payload_limit
         self._was_told = False
 
+    @cached_property
+    def info(self) -> ActivityInfo:
+        return self._describe()
+
     def heartbeat(self, details: tuple[Any, ...]) -> None:
         if self.cancelled.is_set():
             return self._tell_once()
         if details:
-            what = f"a heartbeat of {self.info.activity}"
-            encoded: bytes | None = payloads.encode(details, what=what, limit=self._payload_limit)
+            encoded: bytes | None
+            encoded = payloads.encode(details, what="the details of a heartbeat", limit=self._payload_limit)
         else:
             encoded = None if self.beat is None else self.beat.details
         self.beat = Beat(encoded, time.monotonic())

@@ -183,6 +183,8 @@ class ActivityDisplay:
     state: str
     expires_at: datetime | None
     has_no_worker: bool
+    last_heartbeat: str | None
+    details: PayloadDisplay | None  # of the last heartbeat; None where the viewer may not see them
     last_failure: str | None
 
 
@@ -191,7 +193,9 @@ def display_activity(
 ) -> ActivityDisplay:
     """Return what is said about one ActivityTask row."""
     is_waiting = task.available_at is not None
-    if not is_waiting:
+    if not is_waiting and task.owner_id is None:
+        state = _("Deferred: to be completed with its token")
+    elif not is_waiting:
         state = _("Running on %(worker)s") % {"worker": worker_name(task.owner_id)}
     elif task.available_at > now:
         state = _("Next attempt %(time)s") % {"time": relative_time(task.available_at, now)}
@@ -205,6 +209,8 @@ def display_activity(
         state=state,
         expires_at=task.expires_at,
         has_no_worker=is_waiting and task.queue not in served_queues,
+        last_heartbeat=None if task.heartbeat_at is None else relative_time(task.heartbeat_at, now),
+        details=display_payload(getattr(task, "heartbeat_text", None), getattr(task, "heartbeat_length", None)),
         last_failure=summarize_failure(task.last_failure),
     )
 

@@ -109,7 +109,8 @@ def load_live_rows(instance: WorkflowInstance, payload_limit: int | None) -> Liv
     tasks = ActivityTask.objects.using(database).filter(instance_id=instance.pk).order_by("command")
     timers = Timer.objects.using(database).filter(instance_id=instance.pk)
     retries = timers.filter(command=RETRY_COMMAND).values_list("wake_at", flat=True)
-    activities, more_activities = first_rows(tasks.defer("input", "options"))
+    tasks = tasks.defer("input", "options", "heartbeat").annotate(**payload_columns("heartbeat", payload_limit))
+    activities, more_activities = first_rows(tasks)
     waiting, more_timers = first_rows(timers.exclude(command=RETRY_COMMAND).order_by("fire_at", "command"))
     messages, more_messages = first_rows(unread_messages(instance, payload_limit))
     return LiveRows(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from datetime import datetime
@@ -155,14 +154,10 @@ def _task(database: Database, row: Row, claims: int, instance_id: str, execution
     scheduled_at = from_time(scheduled)
     assert scheduled_at is not None
     stored_options, unreadable = read_options(options)
-    try:
-        details = tuple(json.loads(heartbeat or "[]"))
-    except ValueError as error:
-        details, unreadable = (), f"expected heartbeat details, found {heartbeat[:200]!r}: {error}"
     return ClaimedTask(
         key=TaskKey(instance, command), chain=chain, name=name, queue=queue, workflow_queue=workflow_queue,
         attempt=attempt + claims, crashes=crashes + claims, scheduled_at=scheduled_at,
-        waiting_since=from_time(available), options=stored_options, input=input.encode(), heartbeat=details,
+        waiting_since=from_time(available), options=stored_options, input=input.encode(), heartbeat=heartbeat,
         instance_id=instance_id, execution_id=execution_id, workflow=workflow, unreadable=unreadable,
     )  # fmt: skip
 

@@ -98,7 +98,7 @@ class ClaimedTask:
     waiting_since: datetime | None  # when this attempt could have begun; None: not known any more
     options: dict[str, Any]
     input: bytes
-    heartbeat: tuple[Any, ...] = ()  # the details that an earlier attempt reported last
+    heartbeat: str | None = None  # encoded: the details that an earlier attempt reported last
     instance_id: str = ""
     execution_id: str = ""
     workflow: str = ""

@@ -124,7 +124,7 @@ class ActivityPool:
     def submit(self, task: ClaimedTask, definition: ActivityDefinition, seconds_left: dict[str, float]) -> None:
         """Queue an attempt; `seconds_left` is what remains of the timeouts that count from before it begins."""
         context = AttemptContext(
-            info_of(task), lambda: make_token(task), atomic=definition.atomic, payload_limit=self._limit
+            partial(info_of, task), partial(make_token, task), atomic=definition.atomic, payload_limit=self._limit
         )
         now = time.monotonic()
         limits = {limit: now + seconds for limit, seconds in seconds_left.items()}
@@ -145,7 +145,7 @@ class ActivityPool:
     def expire(self) -> None:
         """Fail the attempts that are over one of their timeouts."""
         now = time.monotonic()
-        for attempt in list(self._attempts.values()):
+        for attempt in self._limited():
             moment, limit = attempt.deadline()
             if moment > now or (limit == "schedule_to_start" and not attempt.rule_out_start()):
                 continue
@@ -156,8 +156,12 @@ class ActivityPool:
 
     def next_deadline(self) -> float:
         """Return the monotonic time of the next timeout, infinity without one."""
+        return min((attempt.deadline()[0] for attempt in self._limited()), default=math.inf)
+
+    def _limited(self) -> list[Attempt]:
+        """Return the attempts to which a timeout applies now: few, also where many are leased ahead."""
         # A copy: the pool's threads remove attempts meanwhile.
-        return min((attempt.deadline()[0] for attempt in list(self._attempts.values())), default=math.inf)
+        return [attempt for attempt in list(self._attempts.values()) if attempt.limits]
 
     def take_back(self, waited: float) -> list[ClaimedTask]:
         """Remove the attempts that have waited for a thread longer than this, so that other workers can run them."""

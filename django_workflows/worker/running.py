@@ -8,7 +8,9 @@ import threading
 import time
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
+from django_workflows import payloads
 from django_workflows.authoring.attempt import ActivityInfo, AttemptContext, Beat
 from django_workflows.registry import TIMEOUTS, ActivityDefinition
 from django_workflows.store.work import ClaimedTask
@@ -77,11 +79,14 @@ class Attempt:
 
 
 def info_of(task: ClaimedTask) -> ActivityInfo:
+    """Return what an attempt may know about itself; raises PayloadError for details that cannot be read."""
     timeouts = {
         f"{limit}_timeout": timedelta(seconds=task.options[limit]) for limit in TIMEOUTS if limit in task.options
     }
+    what = f"the heartbeat details of {task.name}"
+    details = () if task.heartbeat is None else tuple(payloads.decode(task.heartbeat, list[Any], what=what))
     return ActivityInfo(
         activity=task.name, attempt=task.attempt, workflow=task.workflow, instance_id=task.instance_id,
-        execution_id=task.execution_id, queue=task.queue, scheduled_at=task.scheduled_at,
-        heartbeat_details=task.heartbeat, **timeouts,
+        execution_id=task.execution_id, queue=task.queue, scheduled_at=task.scheduled_at, heartbeat_details=details,
+        **timeouts,
     )  # fmt: skip

@@ -157,14 +157,24 @@ def test_pending_activities_say_what_they_wait_for(viewer: Client) -> None:
     rows.task(instance, 4, name="shop.nobody", queue="mail", available_at=now)
     rows.task(instance, 5, name="shop.expired", queue="old", available_at=now)
     rows.task(instance, 6, name="shop.lost", owner_id=987654)
+    rows.task(instance, 7, name="shop.deferred", queue="old", expires_at=now + timedelta(hours=1))
     page = get(viewer, instance)
     cells = dict(re.findall(r'<th scope="row">(shop\.\w+)</th>(.*?)</tr>', page, re.DOTALL))
     assert "Running on web-9:31" in cells["shop.runs"] and "OSError: timed out" in cells["shop.runs"]
     assert "Next attempt in 3 h 00 min" in cells["shop.later"]
     assert "worker 987654 (gone)" in cells["shop.lost"]
+    assert "Deferred" in cells["shop.deferred"] and "times out at" in cells["shop.deferred"]
     unserved = {name for name, rest in cells.items() if "no worker for it" in rest}
     assert unserved == {"shop.nobody", "shop.expired"}
     assert "secret activity input" not in page
+
+
+def test_heartbeats_are_shown_and_their_details_to_those_who_may_see_payloads(viewer: Client, operator: Client) -> None:
+    instance, now = rows.instance(), timezone.now()
+    rows.task(instance, 1, owner_id=1, heartbeat_at=now - timedelta(minutes=2, seconds=1), heartbeat='["row <17>"]')
+    shown, hidden = get(viewer, instance), get(operator, instance)
+    assert "last heartbeat 2 min" in shown and "row &lt;17&gt;" in shown
+    assert "last heartbeat 2 min" in hidden and "17" not in hidden.partition("last heartbeat")[2].partition("</td>")[0]
 
 
 def test_waiting_timers_and_unread_signals(viewer: Client, operator: Client) -> None:

@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.test import override_settings
 
-from django_workflows import NotInActivityError, PayloadError, RetryPolicy, activity, workflow
+from django_workflows import NotInActivityError, PayloadError, RetryPolicy, WorkflowFailed, activity, workflow
 from django_workflows.models import ActivityTask
 from django_workflows.store import workers
 from django_workflows.store.database import Database
@@ -24,7 +25,6 @@ from .waiting import eventually
 from .workflows import resume
 
 AT_ONCE = RetryPolicy(max_attempts=5, initial_interval=timedelta(0))
-SHORT = timedelta(seconds=0.1)
 
 
 @activity(name="heartbeats.stop_short", retry=AT_ONCE)
@@ -33,7 +33,7 @@ def stop_short(key: str, how: str) -> Any:
     if activity.info().attempt > 1:
         return [activity.info().attempt, activity.info().heartbeat_details]
     assert activity.info().heartbeat_details == ()
-    for row in range(20_000):
+    for row in range(0 if how == "failure" else 19_990, 20_000):
         activity.heartbeat(row, {"file": "a.csv"})
     activity.heartbeat()
     _end(how)
@@ -64,7 +64,7 @@ async def go_on(is_async: bool, how: str) -> Any:
     if how == "timeout":
         call = call.using(start_to_close_timeout=timedelta(seconds=0.5))
     elif how == "missing heartbeats":
-        call = call.using(heartbeat_timeout=SHORT)
+        call = call.using(heartbeat_timeout=timedelta(seconds=0.5))
     return await call(workflow.info().instance_id, how)
 
 
@@ -127,6 +127,17 @@ def test_details_are_kept_over_attempts_that_report_none(worker: Worker) -> None
     assert skip_reports.start().result(timeout=10) == ["from the first"]
 
 
+@override_settings(DJANGO_WORKFLOWS={"CODEC": "tests.conformance.test_converters.Sealed"})
+def test_details_go_through_the_projects_codec(consistent_tables: None, cache_size: int) -> None:
+    with running_worker(sticky_cache_size=cache_size):
+        assert go_on.start(True, "failure").result(timeout=10) == FOUND
+        handle = go_on.start(False, "wait")
+        [stored] = eventually(lambda: ActivityTask.objects.exclude(heartbeat=None).values_list("heartbeat", flat=True))
+        assert "a.csv" not in stored
+        open_gate(handle.instance_id)
+        assert handle.result(timeout=10) == "too late"
+
+
 # What it refuses, and how it tells of a cancellation
 
 
@@ -145,7 +156,7 @@ async def refuse() -> str:
 
 
 def test_details_that_cannot_be_stored_are_refused_at_the_call(worker: Worker) -> None:
-    assert "a heartbeat of heartbeats.report_object" in refuse.start().result(timeout=10)
+    assert "Cannot store the details of a heartbeat" in refuse.start().result(timeout=10)
 
 
 def test_outside_an_activity_it_is_an_error() -> None:
@@ -216,5 +227,6 @@ def test_details_that_cannot_be_read_fail_their_activity_alone(worker: Worker) -
     with running_worker(queues=["later"], activities=False):
         eventually(lambda: ActivityTask.objects.filter(name="heartbeats.report_nothing").exists())
     ActivityTask.objects.update(heartbeat="no json", queue="default")
-    with running_worker(queues=["later"], activities=False), pytest.raises(Exception, match="heartbeat details"):
+    problem = r"Cannot decode the heartbeat details of heartbeats\.report_nothing"
+    with running_worker(queues=["later"], activities=False), pytest.raises(WorkflowFailed, match=problem):
         handle.result(timeout=10)

@@ -234,6 +234,20 @@ def test_an_activity_says_what_it_waits_for(available_at: datetime | None, state
     assert not shown.has_no_worker
 
 
+def test_a_deferred_activity_waits_for_its_token_and_for_no_worker() -> None:
+    shown = display_activity(activity(available_at=None), {"other"}, str, NOW)
+    assert shown.state == "Deferred: to be completed with its token" and not shown.has_no_worker
+
+
+def test_the_last_heartbeat_is_shown_with_the_details_that_were_fetched() -> None:
+    task = activity(available_at=None, owner_id=7, heartbeat_at=NOW - timedelta(seconds=3))
+    assert display_activity(task, (), str, NOW).details is None
+    task.heartbeat_text, task.heartbeat_length = "[17]", 4  # type: ignore[attr-defined]
+    shown = display_activity(task, (), str, NOW)
+    assert shown.last_heartbeat == "3.0 s ago"
+    assert shown.details is not None and shown.details.preview == "[17]"
+
+
 def test_an_activity_whose_queue_nobody_serves_is_marked_unless_it_runs() -> None:
     waiting = display_activity(activity(available_at=NOW), {"other"}, str, NOW)
     running = display_activity(activity(available_at=None, owner_id=7), {"other"}, str, NOW)
