@@ -9,7 +9,7 @@ from django_workflows.models import ActivityTask
 from . import claims
 from .database import Database
 from .deadlines import waits_until
-from .dialects.base import Row
+from .dialects.base import Lock, Row
 from .mail import send_rows
 from .work import ClaimedTask, Deferral, Heartbeat, Outcome, Retry, TaskKey, TurnBatch, TurnResult
 
@@ -22,47 +22,55 @@ def finish_attempts(
     """Write what became of attempts that are still leased to this worker; of others nothing is written.
 
     Waits for the rows' locks: they are leased to this worker, so only a passing sweep can hold them, and a row that was
-    skipped would lose its outcome.
+    skipped would lose its outcome. Heartbeats come first, since a retry takes the row out of the lease.
     """
-    entries: list[Outcome | Retry | Deferral | Heartbeat] = [
-        *batch.outcomes, *batch.retries, *batch.deferrals, *batch.heartbeats
-    ]  # fmt: skip
-    if not entries:
-        return
-    rows = database.dialect.select(
-        cursor, ActivityTask, (*KEY, "attempt"), KEY, list({entry.task.key for entry in entries}),
-        where=f"AND t.owner_id = {worker_id:d}", lock="wait",
-    )  # fmt: skip
-    leased = {(TaskKey(instance, command), attempt) for instance, command, attempt in rows}
+    _store_heartbeats(database, cursor, worker_id, batch.heartbeats)
+    entries: list[Outcome | Retry | Deferral] = [*batch.outcomes, *batch.retries, *batch.deferrals]
+    leased = _lock_leased(database, cursor, worker_id, [entry.task for entry in entries], "wait")
 
-    def is_leased(task: ClaimedTask) -> bool:
-        return (task.key, task.attempt) in leased
+    def is_leased(entry: Outcome | Retry | Deferral) -> bool:
+        return (entry.task.key, entry.task.attempt) in leased
 
-    _send_outcomes(database, cursor, [outcome for outcome in batch.outcomes if is_leased(outcome.task)], result)
-    # Of several heartbeats of an attempt the last one counts; before the retries, which carry them on.
-    heartbeats = {entry.task.key: entry for entry in batch.heartbeats if is_leased(entry.task)}
-    _store_heartbeats(database, cursor, list(heartbeats.values()))
-    retries = [retry for retry in batch.retries if is_leased(retry.task)]
+    retries = [retry for retry in batch.retries if is_leased(retry)]
+    _send_outcomes(database, cursor, [outcome for outcome in batch.outcomes if is_leased(outcome)], result)
     _put_back(database, cursor, retries)
+    _defer(database, cursor, [deferral for deferral in batch.deferrals if is_leased(deferral)])
     result.unleased += sum(not retry.counts for retry in retries)
-    _defer(database, cursor, [deferral for deferral in batch.deferrals if is_leased(deferral.task)])
+
+
+def _lock_leased(
+    database: Database, cursor: CursorWrapper, worker_id: int, tasks: list[ClaimedTask], lock: Lock
+) -> set[tuple[TaskKey, int]]:
+    """Lock those tasks that are leased to this worker; return their keys and attempts."""
+    if not tasks:
+        return set()
+    rows = database.dialect.select(
+        cursor, ActivityTask, (*KEY, "attempt"), KEY, list({task.key for task in tasks}),
+        where=f"AND t.owner_id = {worker_id:d}", lock=lock,
+    )  # fmt: skip
+    return {(TaskKey(instance, command), attempt) for instance, command, attempt in rows}
 
 
 def _send_outcomes(database: Database, cursor: CursorWrapper, outcomes: list[Outcome], result: TurnResult) -> None:
     """Send the outcomes of tasks whose instances live elsewhere."""
     if outcomes:
         now = database.dialect.to_time(database.dialect.now(cursor))
-        rows = [claims.result_row(outcome.task, outcome.event, now) for outcome in outcomes]
-        send_rows(database, cursor, rows, result)
+        send_rows(database, cursor, [claims.result_row(entry.task, entry.event, now) for entry in outcomes], result)
         database.dialect.delete(cursor, ActivityTask, KEY, [outcome.task.key for outcome in outcomes])
 
 
-def _store_heartbeats(database: Database, cursor: CursorWrapper, heartbeats: list[Heartbeat]) -> None:
+def _store_heartbeats(database: Database, cursor: CursorWrapper, worker_id: int, heartbeats: list[Heartbeat]) -> None:
+    """Write the last heartbeat of each attempt.
+
+    Skips locked rows: an atomic activity that is about to commit holds its own, and perhaps waits for others.
+    """
+    leased = _lock_leased(database, cursor, worker_id, [entry.task for entry in heartbeats], "skip")
+    last = {entry.task.key: entry for entry in heartbeats if (entry.task.key, entry.task.attempt) in leased}
     to_time, update = database.dialect.to_time, database.dialect.update
-    detailed: list[Row] = [(*e.task.key, to_time(e.time), e.details) for e in heartbeats if e.details is not None]
+    detailed: list[Row] = [(*key, to_time(e.time), e.details) for key, e in last.items() if e.details is not None]
     if detailed:
         update(cursor, ActivityTask, KEY, ("heartbeat_at", "heartbeat"), detailed)
-    bare: list[Row] = [(*e.task.key, to_time(e.time)) for e in heartbeats if e.details is None]
+    bare: list[Row] = [(*key, to_time(e.time)) for key, e in last.items() if e.details is None]
     if bare:
         update(cursor, ActivityTask, KEY, ("heartbeat_at",), bare)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -31,7 +31,6 @@ from .waiting import eventually
 HOUR = timedelta(hours=1)
 AT_ONCE = RetryPolicy(max_attempts=5, initial_interval=timedelta(0))
 ONCE = RetryPolicy(max_attempts=1)
-SHORT = timedelta(seconds=0.1)
 
 
 class Flaky(Exception):
@@ -56,9 +55,12 @@ async def retry_until(good_attempt: int) -> int:
     return await fail_until(good_attempt)
 
 
-def test_attempts_count_from_one_and_write_no_history(worker: Worker) -> None:
+def test_attempts_count_from_one_and_take_no_step_and_no_history(worker: Worker) -> None:
+    assert worker._loop is not None
+    steps = worker._loop.statistics.steps
     handle = retry_until.start(4)
     assert handle.result(timeout=20) == 4
+    assert worker._loop.statistics.steps == steps + 2, "one that schedules, one that takes the result"
     assert notes(handle.instance_id) == ["1", "2", "3", "4"]
     assert [event.type for event in handle.history()] == [
         "InstanceStarted",
@@ -77,30 +79,77 @@ def test_the_last_permitted_attempt_decides(worker: Worker) -> None:
     assert notes(handle.instance_id) == ["1", "2", "3", "4", "5"]
 
 
-BACKING_OFF = RetryPolicy(max_attempts=9, initial_interval=HOUR, backoff=3, max_interval=5 * HOUR)
+BACKING_OFF = RetryPolicy(max_attempts=4, initial_interval=HOUR, backoff=3, max_interval=5 * HOUR)
+CLOCK_ERROR = timedelta(seconds=0.2)  # of a worker that carries the database's time forward, on a busy machine
+
+
+@activity(name="attempts.fail_at_a_time", retry=BACKING_OFF)
+def fail_at_a_time(asked: float | None) -> int:
+    attempt = activity.info().attempt
+    error = Flaky(f"attempt {attempt}")
+    error.next_retry_delay = asked  # type: ignore[attr-defined]
+    note(activity.info().instance_id, Database().now().isoformat())
+    if attempt < 4:
+        raise error
+    return attempt
 
 
 @workflow(name="attempts.back_off")
-async def back_off() -> int:
-    return await fail_until.using(retry=BACKING_OFF)(4)
+async def back_off(asked: float | None) -> int:
+    return await fail_at_a_time(asked)
 
 
 def _failed_task(attempt: int) -> ActivityTask | None:
     return ActivityTask.objects.filter(attempt=attempt, owner_id=None).first()
 
 
-def test_pauses_are_those_of_the_policy(worker: Worker) -> None:
+@pytest.mark.parametrize(
+    ("asked", "pauses"), [(None, [HOUR, 3 * HOUR, 5 * HOUR]), (90.5, [timedelta(seconds=90.5)] * 3)],
+    ids=["policy", "next_retry_delay"],
+)  # fmt: skip
+def test_pauses_are_exact_by_the_databases_clock(worker: Worker, asked: float | None, pauses: list[timedelta]) -> None:
     """The clock is moved by hand: each failed attempt waits in its row, and is made due."""
-    handle = back_off.start()
-    for attempt, pause in enumerate([HOUR, 3 * HOUR, 5 * HOUR], 1):
+    handle = back_off.start(asked)
+    for attempt, pause in enumerate(pauses, 1):
+        failed_at = datetime.fromisoformat(wait_for_notes(handle.instance_id, attempt)[attempt - 1])
         task = eventually(partial(_failed_task, attempt))
         now = Database().now()
         assert task.available_at is not None and task.last_failure is not None
-        assert timedelta(0) <= now + pause - task.available_at < timedelta(seconds=20)
+        assert failed_at - CLOCK_ERROR <= task.available_at - pause <= now + CLOCK_ERROR
         assert Failure.decode(task.last_failure).message == f"attempt {attempt}"
         ActivityTask.objects.filter(pk=task.pk).update(available_at=now)
         worker.wake()
     assert handle.result(timeout=10) == 4
+
+
+class Futile(Exception):
+    non_retryable = True
+
+
+@activity(name="attempts.give_up", retry=AT_ONCE)
+def give_up(how: str) -> None:
+    note(activity.info().instance_id, "tried")
+    if how == "own error":
+        raise Futile("not again")
+    if how == "late":
+        error = Flaky("not again")
+        error.next_retry_delay = timedelta(hours=2)  # type: ignore[attr-defined]
+        raise error
+    raise asyncio.CancelledError("not again")
+
+
+@workflow(name="attempts.give_up_once")
+async def give_up_once(how: str) -> None:
+    await give_up.using(schedule_to_close_timeout=HOUR)(how)
+
+
+@pytest.mark.parametrize("how", ["own error", "late", "cancelled"])
+def test_an_error_may_end_the_activity_at_once(worker: Worker, how: str) -> None:
+    """By its own word, by a pause beyond the time for all attempts, or because a cancellation is never tried again."""
+    handle = give_up_once.start(how)
+    with pytest.raises(WorkflowFailed, match="not again"):
+        handle.result(timeout=10)
+    assert notes(handle.instance_id) == ["tried"]
 
 
 @workflow(name="attempts.not_again")

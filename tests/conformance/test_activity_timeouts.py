@@ -28,7 +28,7 @@ from .waiting import eventually
 
 AT_ONCE = RetryPolicy(max_attempts=5, initial_interval=timedelta(0))
 ONCE = RetryPolicy(max_attempts=1)
-SHORT = timedelta(seconds=0.1)
+SHORT = timedelta(seconds=0.25)
 HOUR = timedelta(hours=1)
 
 
@@ -73,7 +73,7 @@ def test_an_activity_that_no_worker_takes_in_time_ends_and_is_not_tried_again(
     handle = wait_in_vain.start(limit)
     result = handle.result(timeout=10)
     assert result.startswith(f"{error}: timeouts.note_attempt, attempt 1")
-    assert f"schedule_to_{limit}_timeout of 0.1 s" in result
+    assert f"schedule_to_{limit}_timeout of 0.25 s" in result
     assert notes(handle.instance_id) == []
     assert not ActivityTask.objects.exists()
 
@@ -111,7 +111,7 @@ async def hold() -> None:
     await hold_thread(workflow.info().instance_id)
 
 
-@activity(name="timeouts.fail_once", retry=RetryPolicy(max_attempts=2, initial_interval=timedelta(seconds=0.6)))
+@activity(name="timeouts.fail_once", retry=RetryPolicy(max_attempts=2, initial_interval=timedelta(seconds=1.2)))
 def fail_once() -> int:
     if activity.info().attempt == 1:
         raise LookupError("not yet")
@@ -120,7 +120,7 @@ def fail_once() -> int:
 
 @workflow(name="timeouts.pause_longer")
 async def pause_longer() -> int:
-    return await fail_once.using(schedule_to_start_timeout=timedelta(seconds=0.5))()
+    return await fail_once.using(schedule_to_start_timeout=timedelta(seconds=1))()
 
 
 def test_the_pause_before_an_attempt_is_not_counted_as_waiting_for_a_worker(worker: Worker) -> None:
@@ -203,12 +203,12 @@ def test_the_last_attempt_over_its_timeout_raises_in_the_workflow(
     handle = time_out.start(is_async, limit)
     result = handle.result(timeout=10)
     open_gate(handle.instance_id)
-    assert result.startswith(f"{error.__name__}: timeouts.") and f"{limit}_timeout of 0.1 s" in result
+    assert result.startswith(f"{error.__name__}: timeouts.") and f"{limit}_timeout of 0.25 s" in result
 
 
-@activity(name="timeouts.beat", retry=ONCE, heartbeat_timeout=timedelta(seconds=0.5))
+@activity(name="timeouts.beat", retry=ONCE, heartbeat_timeout=timedelta(seconds=1))
 def beat() -> int:
-    ends = time.monotonic() + 1.2
+    ends = time.monotonic() + 1.5
     while time.monotonic() < ends:
         activity.heartbeat()
         time.sleep(0.005)
@@ -240,7 +240,7 @@ def test_the_schedule_to_close_timeout_ends_a_running_attempt_for_good(worker: W
     handle = hang_past_deadline.start()
     result = handle.result(timeout=10)
     open_gate(handle.instance_id)
-    assert result == "timeouts.hang, attempt 1, did not end within its schedule_to_close_timeout of 0.1 s"
+    assert result == "timeouts.hang, attempt 1, did not end within its schedule_to_close_timeout of 0.25 s"
 
 
 @workflow(name="timeouts.no_time_left")

@@ -35,13 +35,13 @@ from django_workflows.store.database import Database
 from django_workflows.testing import running_worker
 from django_workflows.worker.worker import Worker
 
-from .gates import note, notes, open_gate, wait_at_gate, wait_for_notes
+from .gates import note, notes, open_gate, wait_at_gate, wait_for_cancel, wait_for_notes
 from .store_support import elsewhere, skip_without_row_locks
 from .waiting import eventually
 
 AT_ONCE = RetryPolicy(max_attempts=5, initial_interval=timedelta(0))
 HOUR = timedelta(hours=1)
-SHORT = timedelta(seconds=0.1)
+SHORT = timedelta(seconds=0.25)
 
 
 @dataclass
@@ -161,12 +161,33 @@ async def do_not_wait(then_wait: bool) -> int:
     return printed.pages
 
 
+@activity(name="completion.wait_to_be_unwanted")
+def wait_to_be_unwanted(key: str) -> None:
+    note(key, "waits")
+    wait_for_cancel()
+    note(key, "is not wanted")
+
+
+@workflow(name="completion.look_for_the_unwanted")
+async def look_for_the_unwanted() -> None:
+    await wait_to_be_unwanted(workflow.info().instance_id)
+
+
+def let_the_worker_look_for_the_unwanted() -> None:
+    handle = look_for_the_unwanted.start()
+    wait_for_notes(handle.instance_id)
+    ActivityTask.objects.filter(name="completion.wait_to_be_unwanted").delete()
+    wait_for_notes(handle.instance_id, 2)
+    handle.terminate()
+
+
 @pytest.mark.parametrize("then_wait", [False, True], ids=["and closes", "and goes on"])
 def test_it_may_be_completed_before_the_function_returns(worker: Worker, then_wait: bool) -> None:
     handle = do_not_wait.start(then_wait)
     activity.complete(token_of(handle), RESULT)
     eventually(lambda: "ActivityCompleted" in [event.type for event in handle.history()])
     assert not ActivityTask.objects.exists()
+    let_the_worker_look_for_the_unwanted()
     open_gate(handle.instance_id)
     assert wait_for_notes(handle.instance_id, 2)[1] == "cancelled: False"
     eventually(lambda: worker._loop is not None and not worker._loop.attempts)
@@ -325,7 +346,7 @@ def test_the_timeouts_go_on(worker: Worker, limit: str) -> None:
     handle = wait_until.start(limit, 1)
     kind = {"start_to_close": "StartToCloseTimeout", "schedule_to_close": "ScheduleToCloseTimeout"}[limit]
     result = handle.result(timeout=10)
-    assert result.startswith(f"{kind}: completion.print_out, attempt 1") and f"{limit}_timeout of 0.1 s" in result
+    assert result.startswith(f"{kind}: completion.print_out, attempt 1") and f"{limit}_timeout of 0.25 s" in result
     with pytest.raises(InstanceNotRunning):
         activity.complete(token_of(handle), RESULT)
 

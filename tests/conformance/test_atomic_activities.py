@@ -196,11 +196,12 @@ _COMMAND = (
 
 
 @contextmanager
-def worker_process() -> Iterator[subprocess.Popen[bytes]]:
+def worker_process(cache_size: int) -> Iterator[subprocess.Popen[bytes]]:
     environment = {
         **os.environ,
         "DJANGO_SETTINGS_MODULE": "tests.settings",
         "LEASE": str(LEASE.total_seconds()),
+        "STICKY_CACHE_SIZE": str(cache_size),
     }
     process = subprocess.Popen([sys.executable, "-c", _COMMAND], env=environment)
     try:
@@ -210,15 +211,15 @@ def worker_process() -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
 
 
-def test_a_process_that_dies_before_the_commit_leaves_no_effect(consistent_tables: None, tmp_path: Path) -> None:
+def test_a_process_that_dies_before_the_commit_leaves_no_effect(cache_size: int, tmp_path: Path) -> None:
     flag = tmp_path / "died"
-    with worker_process() as process:
+    with worker_process(cache_size) as process:
         handle = survive.start("survived", str(flag))
         assert process.wait(timeout=30) == 9
     assert flag.exists()
     assert _written("survived") == []
     assert not handle.status.is_closed
-    with running_worker(lease=LEASE):
+    with running_worker(lease=LEASE, sticky_cache_size=cache_size):
         assert handle.result(timeout=30) == 2
     assert _written("survived") == [2]
     assert _results(handle.instance_id) == [2]
@@ -239,13 +240,13 @@ async def freeze(key: str) -> list[int]:
     return await be_frozen(key)
 
 
-def test_a_frozen_worker_loses_its_activity_to_another(consistent_tables: None) -> None:
+def test_a_frozen_worker_loses_its_activity_to_another(cache_size: int) -> None:
     """The real thing: a process that stops renewing its lease, and comes back when its work is done by another."""
-    with worker_process() as process:
+    with worker_process(cache_size) as process:
         handle = freeze.start("frozen")
         eventually(lambda: _written("frozen"), timeout=30)
         process.send_signal(signal.SIGSTOP)
-        with running_worker(lease=LEASE):
+        with running_worker(lease=LEASE, sticky_cache_size=cache_size):
             assert handle.result(timeout=30) == [2, os.getpid()]
             process.send_signal(signal.SIGCONT)
             Effect.objects.create(key="frozen thawed", value=1)
