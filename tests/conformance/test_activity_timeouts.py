@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -16,10 +17,12 @@ from django_workflows import (
     ScheduleToCloseTimeout,
     ScheduleToStartTimeout,
     StartToCloseTimeout,
+    WorkflowHandle,
     activity,
     workflow,
 )
 from django_workflows.models import ActivityTask
+from django_workflows.store.database import Database
 from django_workflows.testing import running_worker
 from django_workflows.worker.worker import Worker
 
@@ -84,31 +87,90 @@ def hold_thread(key: str) -> None:
     wait_at_gate(key)
 
 
-@workflow(name="timeouts.run_unless_late")
-async def run_unless_late(key: str) -> str:
-    try:
-        await note_attempt.using(schedule_to_start_timeout=timedelta(seconds=0.5))(key)
-    except ScheduleToStartTimeout:
-        return "never started"
-    return "ran"
-
-
-def test_an_attempt_that_gets_no_thread_in_time_never_starts(consistent_tables: None, cache_size: int) -> None:
-    """Half a second: less than the second after which an attempt that waits for a thread is given back."""
-    with running_worker(threads=1, sticky_cache_size=cache_size):
-        holding = hold.start()
-        wait_for_notes(holding.instance_id)
-        handle = run_unless_late.start(f"late-{cache_size}")
-        assert handle.result(timeout=10) == "never started"
-        open_gate(holding.instance_id)
-        holding.result(timeout=10)
-        assert round_trip.start().result(timeout=10) == 2
-    assert notes(f"late-{cache_size}") == []
-
-
 @workflow(name="timeouts.hold")
 async def hold() -> None:
     await hold_thread(workflow.info().instance_id)
+
+
+@workflow(name="timeouts.run_unless_late")
+async def run_unless_late(seconds: float) -> str:
+    try:
+        limited = note_attempt.using(schedule_to_start_timeout=timedelta(seconds=seconds))
+        await limited(workflow.info().instance_id)
+    except ScheduleToStartTimeout as error:
+        return str(error)
+    return "ran"
+
+
+@workflow(name="timeouts.warm_up")
+async def warm_up() -> None:
+    """A worker leases ahead what it expects to run within a tenth of a second; after these it expects to be quick."""
+    for _ in range(50):
+        await add_one(1)
+
+
+@pytest.fixture
+def backlog(consistent_tables: None, cache_size: int) -> Iterator[Callable[[float], WorkflowHandle[str]]]:
+    """Start an activity with a time to start on a worker that leases it and has no thread for it."""
+    with running_worker(threads=1, sticky_cache_size=cache_size):
+        warm_up.start().result(timeout=10)
+        holding = hold.start()
+        wait_for_notes(holding.instance_id)
+
+        def start(seconds: float) -> WorkflowHandle[str]:
+            handle = run_unless_late.start(seconds)
+            eventually(lambda: ActivityTask.objects.filter(name="timeouts.note_attempt", attempt=1).exists())
+            return handle
+
+        yield start
+        open_gate(holding.instance_id)
+        holding.result(timeout=10)
+        assert round_trip.start().result(timeout=10) == 2
+
+
+def test_an_attempt_that_gets_no_thread_in_time_never_starts(backlog: Callable[[float], WorkflowHandle[str]]) -> None:
+    """Half a second: less than the second after which an attempt that waits for a thread is given back."""
+    handle = backlog(0.5)
+    assert "attempt 1, waited for a worker longer" in handle.result(timeout=10)
+    assert notes(handle.instance_id) == []
+
+
+def test_an_attempt_that_is_given_back_has_waited_since_it_was_scheduled(
+    backlog: Callable[[float], WorkflowHandle[str]],
+) -> None:
+    handle = backlog(3600)
+    task = eventually(lambda: ActivityTask.objects.filter(name="timeouts.note_attempt", owner_id=None).first())
+    assert task.available_at == task.scheduled_at
+    assert task.expires_at == task.scheduled_at + HOUR
+    handle.terminate()
+
+
+def test_an_attempt_that_is_claimed_too_late_never_starts(consistent_tables: None, cache_size: int) -> None:
+    """Between two looks for what has timed out a worker may take what is over its time already."""
+    with running_worker(activities=False, sticky_cache_size=cache_size):
+        handle = run_unless_late.start(3600)
+        eventually(lambda: ActivityTask.objects.exists())
+    hour_ago = Database().now() - HOUR
+    ActivityTask.objects.update(available_at=hour_ago, expires_at=None)
+    with running_worker(sticky_cache_size=cache_size):
+        assert "attempt 1, waited for a worker longer" in handle.result(timeout=10)
+    assert notes(handle.instance_id) == []
+
+
+@activity(name="timeouts.nap")
+def nap() -> str:
+    time.sleep(0.8)
+    return "slept"
+
+
+@workflow(name="timeouts.start_in_time")
+async def start_in_time() -> str:
+    return await nap.using(schedule_to_start_timeout=timedelta(seconds=0.5))()
+
+
+def test_an_attempt_that_began_in_time_may_run_for_longer(worker: Worker) -> None:
+    round_trip.start().result(timeout=10)
+    assert start_in_time.start().result(timeout=10) == "slept"
 
 
 @activity(name="timeouts.fail_once", retry=RetryPolicy(max_attempts=2, initial_interval=timedelta(seconds=1.2)))
