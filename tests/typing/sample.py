@@ -66,6 +66,14 @@ async def ship(order_id: int) -> str:
 def notify(order_id: int) -> None: ...
 
 
+@activity(heartbeat_timeout=timedelta(seconds=5))
+def print_label(order_id: int) -> str:
+    activity.heartbeat(order_id, "half way")
+    assert_type(activity.info().heartbeat_timeout, timedelta | None)
+    assert_type(activity.defer(), str)
+    return ""
+
+
 @activity(atomic=True)
 def mark_paid(order_id: int, receipt: str) -> bool:
     return True
@@ -118,6 +126,8 @@ async def fulfil(order_id: int, cents: int = 100) -> Receipt:
     await charge_card()  # error: call-arg
     await ship.using(queue="db")("x")  # error: arg-type
     await mark_paid(1)  # error: call-arg
+    await ship.using(start_to_close_timeout=5)(1)  # error: arg-type, typeddict-item
+    await ship.using(colour="red")(1)  # error: call-arg
     await Payments.refund("x")  # error: arg-type
     await child("x")  # error: arg-type
     wrong: int = await ship(1)  # error: assignment
@@ -178,6 +188,10 @@ def use_the_client() -> None:
     handle.signal("approval", "anything")
     fulfil.using(instance_id="order-1", queue="slow").start(1)
     get_handle("order-1").cancel("no longer wanted")
+    activity.complete("token", "label")
+    activity.fail("token", ValueError("no paper"))
+    activity.complete(1, "label")  # error: arg-type
+    activity.fail("token", "no paper")  # error: arg-type
     bare: Activity[[int], str] = ship
     assert bare
 
