@@ -104,6 +104,13 @@ class WorkflowNamespace(HandlerDecorators, Messages, Versioning, Attributes):
         """Return a random UUID that is the same on replay."""
         return uuid.UUID(int=self.random().getrandbits(128), version=4)
 
+    def uuid7(self) -> uuid.UUID:
+        """Return a UUID that sorts by the time of the step and is the same on replay (RFC 9562, section 5.7)."""
+        machine = require_machine("workflow.uuid7()")
+        milliseconds = int(machine.time() * 1000)
+        value = milliseconds << 80 | 0x7 << 76 | machine.random.getrandbits(12) << 64
+        return uuid.UUID(int=value | 0b10 << 62 | machine.random.getrandbits(62))
+
     def info(self) -> InstanceInfo:
         """Return what the instance may know about itself."""
         machine = require_machine("workflow.info()")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import Any
 
 import msgspec
@@ -50,10 +49,3 @@ class Attributes:
             attributes, what=f"attributes of {machine.info.workflow}", limit=machine.payload_limit
         )
         machine.decide(AttributesSet(command=machine.next_command(), attributes=msgspec.Raw(encoded)))
-
-    def uuid7(self) -> uuid.UUID:
-        """Return a UUID that sorts by the time of the step and is the same on replay (RFC 9562, section 5.7)."""
-        machine = require_machine("workflow.uuid7()")
-        milliseconds = int(machine.time() * 1000)
-        value = milliseconds << 80 | 0x7 << 76 | machine.random.getrandbits(12) << 64
-        return uuid.UUID(int=value | 0b10 << 62 | machine.random.getrandbits(62))
