@@ -34,17 +34,18 @@ def main() -> int:
         for case in cases:
             print(f"{case.label:40} {case.database:12} at most {case.timeout / 60:.0f} min  {case.parameters}")
         return 0
-    folder = ROOT / "build" / ("benchmarks-small" if options.small else "benchmarks")
-    results = Results(options.results or folder / "results.jsonl")
+    default = ROOT / "build" / ("benchmarks-small" if options.small else "benchmarks") / "results.jsonl"
+    results = Results((options.results or default).resolve())
     failed = 0
     if not options.render:
         signal.signal(signal.SIGTERM, _interrupt)  # so that a case is ended and its databases are dropped
         ends = time.monotonic() + 60 * options.minutes if options.minutes else float("inf")
         failed = Runner(results, again=options.again, ends=ends).run(cases)
-    # Figures of a trial run say nothing: they stay beside its results.
-    target = folder / "performance.md" if options.small else ROOT / "docs" / "performance.md"
+    # Figures of a trial run say nothing, and those of other results are not the project's: they stay beside them.
+    is_trial = options.small or options.results is not None
+    target = results.path.parent / "performance.md" if is_trial else ROOT / "docs" / "performance.md"
     report.write(results, target)
-    print(f"rendered {target.relative_to(ROOT)} from {results.path}")
+    print(f"rendered {target} from {results.path}")
     return 1 if failed else 0
 
 
@@ -55,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--small", action="store_true", help="tiny sizes, to try out whether it works; does not touch docs/")
     add("--again", action="store_true", help="measure even what has been measured")
     add("--minutes", type=float, metavar="N", help="begin no case after this time; the next run goes on")
-    add("--results", type=Path, metavar="FILE", help="default: build/benchmarks/results.jsonl")
+    add("--results", type=Path, metavar="FILE", help="default: build/benchmarks/results.jsonl; renders beside another")
     add("--render", action="store_true", help="measure nothing, render what there is")
     add("--list", action="store_true", help="print the cases")
     sizes.add_options(parser)

@@ -79,11 +79,12 @@ def _maintenance(vendor: str) -> Iterator[Callable[[str], Any]]:
     if vendor == "postgresql":
         import psycopg
 
-        link = psycopg.connect(postgresql_url("postgres"), autocommit=True)
+        link = psycopg.connect(postgresql_url("postgres"), autocommit=True, connect_timeout=10)
     else:
         import MySQLdb
 
-        link = MySQLdb.connect(host=config["HOST"], user=config["USER"], password=config["PASSWORD"])
+        account = {"host": config["HOST"], "user": config["USER"], "password": config["PASSWORD"]}
+        link = MySQLdb.connect(**account, connect_timeout=10)
     cursor = link.cursor()
 
     def execute(statement: str) -> Any:
