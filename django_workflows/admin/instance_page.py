@@ -20,6 +20,7 @@ from django_workflows.inspection.presentation import (
     display_message,
     display_payload,
     display_timer,
+    display_update,
 )
 from django_workflows.models import InstanceStatus, WorkflowInstance
 
@@ -41,6 +42,7 @@ def instance_page(model_admin: Any, request: HttpRequest, instance: Any) -> dict
         "attributes": display_attributes(instance.attributes),
         **payload_panels(instance, payload_limit),
         **live_panels(live, workers, now),
+        **updates_panel(instance, payload_limit),
         **history_panel(request, instance, payload_limit),
     }
 
@@ -69,6 +71,11 @@ def live_panels(live: queries.LiveRows, workers: queries.Workers, now: datetime)
         "more_messages": live.more_messages,
         "row_limit": queries.ROW_LIMIT,
     }
+
+
+def updates_panel(instance: WorkflowInstance, payload_limit: int) -> dict[str, Any]:
+    updates, more_updates = queries.load_updates(instance, payload_limit)
+    return {"updates": [display_update(row) for row in updates], "more_updates": more_updates}
 
 
 def history_panel(request: HttpRequest, instance: WorkflowInstance, payload_limit: int) -> dict[str, Any]:

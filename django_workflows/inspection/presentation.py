@@ -12,6 +12,8 @@ from typing import Any
 import msgspec
 from django.utils.translation import gettext as _
 
+from django_workflows.models import WorkflowUpdate
+
 # What one panel or one history row shows at most; also what the queries fetch at most.
 PAYLOAD_LIMIT = 64 * 1024
 PREVIEW_LENGTH = 80
@@ -23,7 +25,8 @@ _STRING = re.compile(r'"(?:[^"\\]|\\.)*"?')
 
 # The leading fields of an event as the codec writes them: readable also where the data is cut off.
 _EVENT_HEAD = re.compile(
-    r'\{(?:"command":(?P<command>\d{1,10})(?=[,}]))?(?:,"fire_at":"[^"]*")?,?(?:"name":(?P<name>"(?:[^"\\]|\\.)*"))?'
+    r'\{(?:"command":(?P<command>\d{1,10})(?=[,}]))?(?:,?"(?:fire_at|update_id)":"[^"]*")?'
+    r',?(?:"name":(?P<name>"(?:[^"\\]|\\.)*"))?'
 )
 
 
@@ -252,6 +255,44 @@ def display_message(row: Mapping[str, Any]) -> MessageDisplay:
         length=row["data_length"],
         data=display_payload(row.get("data_text"), row["data_length"]),
     )
+
+
+@dataclass(frozen=True)
+class DataDisplay:
+    """A stored payload of so many characters."""
+
+    length: int
+    data: PayloadDisplay | None  # None where the viewer may not see it
+
+
+@dataclass(frozen=True)
+class UpdateDisplay:
+    """One update that was asked of an instance."""
+
+    name: str
+    status: str
+    created_at: datetime
+    answered_at: datetime | None
+    input: DataDisplay
+    result: DataDisplay
+    failure: str | None
+
+
+def display_update(row: Mapping[str, Any]) -> UpdateDisplay:
+    return UpdateDisplay(
+        name=row["name"],
+        status=str(WorkflowUpdate.Status(row["status"]).label),
+        created_at=row["created_at"],
+        answered_at=row["answered_at"],
+        input=_display_data(row, "input"),
+        result=_display_data(row, "result"),
+        failure=summarize_failure(row["failure"]),
+    )
+
+
+def _display_data(row: Mapping[str, Any], column: str) -> DataDisplay:
+    length = row[f"{column}_length"] or 0
+    return DataDisplay(length, display_payload(row.get(f"{column}_text"), length))
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from django_workflows.models import (
     Timer,
     Worker,
     WorkflowInstance,
+    WorkflowUpdate,
 )
 from django_workflows.store.rows import RETRY_COMMAND
 
@@ -132,6 +133,15 @@ def unread_messages(instance: WorkflowInstance, payload_limit: int | None) -> Qu
     rows = rows.filter(Q(instance_id=None) | Q(instance_id=instance.pk))
     columns = payload_columns("data", payload_limit)
     return rows.values("id", "type", "queue", "created_at", head=Substr("data", 1, HEAD_LENGTH), **columns)
+
+
+def load_updates(instance: WorkflowInstance, payload_limit: int | None) -> tuple[list[dict[str, Any]], bool]:
+    """Return the newest updates of the instance's chain, and whether there are more."""
+    rows: QuerySet[Any, Any] = WorkflowUpdate.objects.using(instance._state.db).filter(chain_id=instance.chain)
+    columns = payload_columns("input", payload_limit) | payload_columns("result", payload_limit)
+    return first_rows(
+        rows.order_by("-created_at").values("name", "status", "created_at", "answered_at", "failure", **columns)
+    )
 
 
 def history(instance: WorkflowInstance, payload_limit: int | None) -> QuerySet[Any, dict[str, Any]]:

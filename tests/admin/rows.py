@@ -17,6 +17,7 @@ from django_workflows.models import (
     OpenInstance,
     Worker,
     WorkflowInstance,
+    WorkflowUpdate,
 )
 
 _numbers = count(1)
@@ -72,6 +73,13 @@ def events(of: WorkflowInstance, rows: list[tuple[str, str]]) -> None:
 
 def message(of: WorkflowInstance, data: str, type: str = "SignalReceived", **fields: Any) -> InboxEvent:
     return InboxEvent.objects.create(chain_id=of.chain, type=type, data=data, **{"queue": of.queue} | fields)
+
+
+def update(of: WorkflowInstance, name: str, **fields: Any) -> WorkflowUpdate:
+    defaults = {"input": '[["secret update input"],{}]', "created_at": timezone.now()}
+    return WorkflowUpdate.objects.create(
+        update_id=f"{next(_numbers):032x}", chain_id=of.chain, name=name, **defaults | fields
+    )
 
 
 def worker(queues: list[str], lease: timedelta = timedelta(minutes=5), **fields: Any) -> Worker:

@@ -269,6 +269,27 @@ def test_a_long_history_is_shown_a_hundred_events_a_page(viewer: Client) -> None
     assert '<a aria-current="page" href="?page=13#history">13</a>' in page
 
 
+def test_updates_are_listed_with_their_answers(viewer: Client, operator: Client) -> None:
+    first = rows.instance("cart", InstanceStatus.CONTINUED_AS_NEW)
+    instance = rows.instance("cart", chain_id=first.pk)
+    now = timezone.now()
+    rows.update(instance, "add", status="completed", result='"the answer"', answered_at=now)
+    rows.update(instance, "check_out", status="rejected", failure=failed(ValueError("empty")), answered_at=now)
+    rows.update(instance, "wait", created_at=now + timedelta(seconds=1))
+    rows.update(rows.instance("other"), "of another one")
+    shown = get(viewer, instance)
+    table = shown[shown.index('id="dwf-updates"') : shown.index('id="history"')]
+    assert re.findall(r'<th scope="row"><code>(\w+)</code>', table)[0] == "wait"
+    for text in ("add", "Completed", "the answer", "secret update input", "Rejected", "ValueError: empty", "Pending"):
+        assert text in table
+    assert "of another one" not in shown
+    hidden = get(operator, instance)
+    assert "the answer" not in hidden and "secret update input" not in hidden
+    assert "ValueError: empty" in hidden
+    assert "hidden, 28 characters" in hidden
+    assert 'id="dwf-updates"' not in get(viewer, rows.instance())
+
+
 def test_the_history_can_begin_with_the_newest_event(viewer: Client) -> None:
     instance = rows.instance()
     long_history(instance)

@@ -174,6 +174,8 @@ def stored(event: ev.Event) -> str:
         (stored(ev.InstanceStarted()), (None, "")),
         (stored(ev.SignalReceived(name='app"roval')), (None, 'app"roval')),
         (stored(ev.ActivityCompleted(command=3)), (3, "")),
+        (stored(ev.UpdateRequested(update_id="0f", name="add", input=ev.NULL)), (None, "add")),
+        (stored(ev.UpdateCompleted(command=3, update_id="0f", result=ev.NULL)), (3, "")),
         (stored(ev.TimerStarted(command=4, fire_at=NOW, name="reminder")), (4, "reminder")),
         (stored(ev.TimerStarted(command=4, fire_at=NOW)), (4, "")),
         (stored(ev.ActivityScheduled(command=5, name="shop.pay", input=ev.NULL, queue="q")), (5, "shop.pay")),
