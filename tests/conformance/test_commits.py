@@ -21,7 +21,7 @@ from django_workflows.models import (
 )
 from django_workflows.store.database import Database
 from django_workflows.store.turns import commit_turn, find_landed
-from django_workflows.store.work import Outcome, Retry, TurnBatch, TurnResult
+from django_workflows.store.work import Deferral, Heartbeat, Outcome, Retry, TurnBatch, TurnResult
 from django_workflows.worker import committer
 from django_workflows.worker.committer import Committer
 
@@ -116,21 +116,27 @@ def test_claims_of_a_commit_with_a_lost_reply_are_known_to_the_worker(lost_reply
     assert list(ActivityTask.objects.values_list("owner_id", "attempt")) == [(me, 1)] * 2
 
 
-def test_outcomes_and_retries_of_a_commit_with_a_lost_reply_count_once(lost_reply: None) -> None:
+def test_what_became_of_attempts_in_a_commit_with_a_lost_reply_counts_once(lost_reply: None) -> None:
     me = register()
-    keys = [scheduled_task(me) for _ in range(2)]
-    done, failed = commit(me, TurnBatch(claim_tasks=keys)).claimed_tasks
+    keys = [scheduled_task(me) for _ in range(4)]
+    tasks = {task.key: task for task in commit(me, TurnBatch(claim_tasks=keys)).claimed_tasks}
+    done, failed, deferred, alive = (tasks[key] for key in keys)
     later = datetime.now(UTC) + timedelta(hours=1)
 
     batch = TurnBatch(
         outcomes=[Outcome(done, ev.ActivityCompleted(1))],
         retries=[Retry(failed, later, Failure.of(LookupError("first try")))],
+        deferrals=[Deferral(deferred, later)],
+        heartbeats=[Heartbeat(alive, "[7]", later)],
     )
     Committer(Database(), me, LEASE, lambda: None).commit(batch)
 
     assert InboxEvent.objects.filter(type="ActivityCompleted").count() == 1
-    row = ActivityTask.objects.get()
-    assert (row.owner_id, row.attempt, row.crashes) == (None, 1, 0)
+    assert ActivityTask.objects.count() == 3
+    again, open_end, running = (ActivityTask.objects.get(pk=tuple(key)) for key in keys[1:])
+    assert (again.owner_id, again.attempt, again.crashes, again.available_at) == (None, 1, 0, later)
+    assert (open_end.owner_id, open_end.available_at, open_end.expires_at) == (None, None, later)
+    assert (running.owner_id, running.heartbeat) == (me, "[7]")
 
 
 # One bad item
