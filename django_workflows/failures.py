@@ -28,7 +28,7 @@ _MAX_TOTAL = 256_000
 _MAX_DEPTH = 30
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
-_OWN_MODULES = ("django_workflows.engine", "django_workflows.authoring", "django_workflows.worker")
+_OWN_MODULES = tuple(f"django_workflows.{name}" for name in ("engine", "authoring", "replayer", "worker"))
 _LEADS_TO = "\nThe above exception led to the following exception:\n\n"
 
 

@@ -84,14 +84,24 @@ class WorkflowHandle(Generic[R]):
         for a result whose row is gone, and ResultInTransactionError where the wait would be for a commit of the
         caller's own.
         """
-        wait = Wait(timeout)
-        return self._result_of(wait.until(lambda: self._closed_row(wait)))
+        return self._result_of(self.wait_closed(timeout))
 
     async def aresult(self, timeout: float | None = None) -> R:
         """Wait for the result from async code; see `result`."""
+        return await sync_to_async(self._result_of)(await self.await_closed(timeout))
+
+    def wait_closed(self, timeout: float | None = None) -> WorkflowInstance:
+        """Wait for the instance to close in whatever way, and return the row of its last execution.
+
+        Raises what `result` raises, except for how the instance ended.
+        """
         wait = Wait(timeout)
-        closed = await wait.auntil(lambda: self._closed_row(wait))
-        return await sync_to_async(self._result_of)(closed)
+        return wait.until(lambda: self._closed_row(wait))
+
+    async def await_closed(self, timeout: float | None = None) -> WorkflowInstance:
+        """Wait for the end from async code; see `wait_closed`."""
+        wait = Wait(timeout)
+        return await wait.auntil(lambda: self._closed_row(wait))
 
     @overload
     def signal(self, signal: Signal[T], value: T) -> None: ...

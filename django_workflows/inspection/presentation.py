@@ -48,7 +48,7 @@ def display_payload(text: str | None, length: int | None = None) -> PayloadDispl
     length = len(text) if length is None else length
     is_truncated = length > PAYLOAD_LIMIT or len(text) > PAYLOAD_LIMIT
     shown = text[:PAYLOAD_LIMIT]
-    pretty = None if is_truncated else _indent(shown)
+    pretty = None if is_truncated else indented(shown)
     return PayloadDisplay(
         text=shown if pretty is None else pretty,
         preview=shown if len(shown) <= PREVIEW_LENGTH else shown[:PREVIEW_LENGTH] + "…",
@@ -58,7 +58,8 @@ def display_payload(text: str | None, length: int | None = None) -> PayloadDispl
     )
 
 
-def _indent(text: str) -> str | None:
+def indented(text: str) -> str | None:
+    """Return JSON text indented; None where it is no JSON, nested too deeply, or would become too long."""
     if _depth(text) > DEPTH_LIMIT:
         return None
     # Formats without decoding: numbers, key order and repeated keys stay as they are stored.

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from django.db.models import F, OuterRef, Q, QuerySet, Subquery
-from django.db.models.functions import Coalesce, Length, Substr
+from django.db.models.functions import Coalesce, Left, Length, Substr
 from django.utils.translation import gettext as _
 
 from django_workflows.keys import MAX_LENGTH, key_of
@@ -49,6 +49,14 @@ def search_instances(instances: QuerySet[Any], term: str) -> QuerySet[Any]:
     return instances.filter(instance_id__startswith=term.removesuffix("*"))
 
 
+def with_id_prefix(instances: QuerySet[Any], prefix: str) -> QuerySet[Any]:
+    """Return the instances whose instance ID begins exactly so, whatever the case means to the database."""
+    # SQLite's LIKE ignores case, MySQL's LIKE is exact, and its = is what ignores case and accents.
+    found: QuerySet[Any] = instances.filter(instance_id__startswith=prefix)
+    exact: QuerySet[Any] = found.alias(head=Left("instance_id", len(prefix))).filter(head=prefix)
+    return exact
+
+
 def payload_columns(column: str, limit: int | None) -> dict[str, Any]:
     """Return the annotations that fetch a payload column: its length, and so much of its text (None: all, 0: none)."""
     columns: dict[str, Any] = {f"{column}_length": Length(column)}
@@ -78,10 +86,10 @@ def has_children(instance: WorkflowInstance) -> bool:
     return WorkflowInstance.objects.using(instance._state.db).filter(parent_id=instance.pk).exists()
 
 
-def first_rows(rows: QuerySet[Any]) -> tuple[list[Any], bool]:
-    """Return the first ROW_LIMIT rows, and whether there are more."""
-    found = list(rows[: ROW_LIMIT + 1])
-    return found[:ROW_LIMIT], len(found) > ROW_LIMIT
+def first_rows(rows: QuerySet[Any], limit: int = ROW_LIMIT) -> tuple[list[Any], bool]:
+    """Return so many rows at most, and whether there are more."""
+    found = list(rows[: limit + 1])
+    return found[:limit], len(found) > limit
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,14 @@ def test_failure_of_the_workflow_is_raised_by_result_with_its_cause(worker: Work
     assert isinstance(caught.value.__cause__, LookupError)
 
 
+def test_waiting_for_the_end_returns_the_row_however_the_instance_ended(worker: Worker) -> None:
+    assert echo.start("x").wait_closed(timeout=10).status == InstanceStatus.COMPLETED
+    assert fail.start().wait_closed(timeout=10).status == InstanceStatus.FAILED
+    assert async_to_sync(fail.start().await_closed)(timeout=10).status == InstanceStatus.FAILED
+    with pytest.raises(TimeoutError):
+        wait_for_go.start().wait_closed(timeout=0)
+
+
 def test_handle_from_the_id_alone_decodes_the_result(worker: Worker) -> None:
     greet.using(instance_id="by-id").start("hello")
 
