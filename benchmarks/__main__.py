@@ -44,7 +44,7 @@ def main() -> int:
     # Figures of a trial run say nothing, and those of other results are not the project's: they stay beside them.
     is_trial = options.small or options.results is not None
     target = results.path.parent / "performance.md" if is_trial else ROOT / "docs" / "performance.md"
-    report.write(results, target)
+    report.write(results, _all(options), target)
     print(f"rendered {target} from {results.path}")
     return 1 if failed else 0
 
@@ -63,9 +63,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _selected(options: argparse.Namespace) -> list[Case]:
+def _all(options: argparse.Namespace) -> list[Case]:
     chosen = sizes.from_options(options, Sizes.small() if options.small else Sizes())
-    cases = [case for part in PARTS.values() for case in part.cases(chosen)]
+    return [case for part in PARTS.values() for case in part.cases(chosen)]
+
+
+def _selected(options: argparse.Namespace) -> list[Case]:
+    cases = _all(options)
     for name in options.selected:
         if not any(_matches(case, name) for case in cases):
             sys.exit(f"expected a part or a case, found {name!r}; see --list")

@@ -27,12 +27,13 @@ _TABLE = re.compile(r"\bdjango_workflows_(\w+)")
 
 @contextmanager
 def instrumented_worker(
-    *, threads: int = 8, announcements: bool = True, sample: bool = False, sticky_cache_size: int | None = None
+    *, threads: int = 8, wakeups: str = "", sample: bool = False, sticky_cache_size: int | None = None
 ) -> Iterator[Callable[[], Report]]:
     """Run a worker process, ready to work; yields the function that reports and begins anew."""
-    options = {"threads": threads, "announcements": announcements, "sample": sample, "sticky": sticky_cache_size}
+    options = {"threads": threads, "sample": sample, "sticky": sticky_cache_size}
     command = [sys.executable, "-m", "benchmarks.instrumented", json.dumps(options)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    environment = {**os.environ, "BENCHMARK_WAKEUPS": wakeups}
+    process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin is not None and process.stdout is not None
     sent, received = process.stdin, process.stdout
 
@@ -49,16 +50,6 @@ def instrumented_worker(
         sent.close()
         process.wait(timeout=60)
         received.close()
-
-
-def silence_announcements() -> None:
-    """Make this process neither send nor hear hints: workers find work by polling alone."""
-    from django_workflows import wakeups
-    from django_workflows.worker import worker
-    from django_workflows.worker.listener import Listener
-
-    wakeups.announce_on_commit = lambda alias: None
-    worker.listener_for = lambda database, wake: Listener()  # type: ignore[attr-defined]
 
 
 class Meter:
@@ -184,11 +175,13 @@ def main() -> None:
     import django
 
     django.setup()
+    from django_workflows.worker.listener import DataVersionListener
     from django_workflows.worker.worker import Worker, WorkerOptions
 
     options = json.loads(sys.argv[1])
-    if not options["announcements"]:
-        silence_announcements()
+    if os.environ.get("BENCHMARK_WAKEUPS") == "polling":
+        # What the settings cannot switch off: SQLite's data version, which nobody has to announce.
+        DataVersionListener.heard = lambda self: False  # type: ignore[method-assign]
     meter = Meter()
     meter.install()
     worker = Worker(WorkerOptions(threads=options["threads"], sticky_cache_size=options["sticky"]))

@@ -41,9 +41,13 @@ class Results:
         wanted = (case.part, case.name, case.parameters, code)
         return any((r.part, r.name, r.parameters, r.code) == wanted for r in self.records if r.figures is not None)
 
-    def latest(self, part: str) -> dict[str, Record]:
-        """Return the newest record that has figures of each case of a part, by the case's name."""
-        return {record.name: record for record in self.records if record.part == part and record.figures is not None}
+    def latest(self, case: Case) -> Record | None:
+        """Return the newest record with figures of a case, of whatever sizes; not one of other parameters."""
+        for record in reversed(self.records):
+            same = (record.part, record.name, set(record.parameters)) == (case.part, case.name, set(case.parameters))
+            if same and record.figures is not None:
+                return record
+        return None
 
 
 def _read(path: Path) -> Iterable[Record]:

@@ -9,32 +9,39 @@ from itertools import pairwise
 from typing import Any
 
 from django.db import connection, transaction
+from django.test import override_settings
 
-from benchmarks import databases, workflows
+from benchmarks import workflows
 from benchmarks.case import Case
 from benchmarks.figures import quantiles
-from benchmarks.instrumented import instrumented_worker, silence_announcements
+from benchmarks.instrumented import instrumented_worker
+from benchmarks.settings import with_wakeups
 from benchmarks.sizes import Sizes
 from benchmarks.systems.ours import make_database
 
 NAME = "latency"
 _TIMEOUT = 60.0
+# What each database has of its own, Redis where that is the way to be told, and nothing.
+_WAKEUPS = {
+    "postgresql": ("notify", "redis", "polling"),
+    "sqlite": ("data-version", "polling"),
+    "mariadb": ("redis", "polling"),
+}
 
 
 def cases(sizes: Sizes) -> Iterator[Case]:
-    for vendor in databases.VENDORS:
-        for announced in (True, False):
-            parameters = {"announced": announced, **sizes.only("samples", "pause", "chained", "threads")}
-            yield Case(NAME, f"{vendor}/{'announced' if announced else 'polling'}", vendor, 900, parameters)
+    for vendor, ways in _WAKEUPS.items():
+        for wakeups in ways:
+            parameters = {"wakeups": wakeups, **sizes.only("samples", "pause", "chained", "threads")}
+            yield Case(NAME, f"{vendor}/{wakeups}", vendor, 900, parameters)
 
 
 def measure(case: Case) -> dict[str, Any]:
     samples, pause, chained = (case.parameters[name] for name in ("samples", "pause", "chained"))
+    threads, wakeups = case.parameters["threads"], case.parameters["wakeups"]
     make_database()
-    announced = case.parameters["announced"]
-    if not announced:
-        silence_announcements()
-    with instrumented_worker(threads=case.parameters["threads"], announcements=announced):
+    told = override_settings(DJANGO_WORKFLOWS=with_wakeups(wakeups))
+    with told, instrumented_worker(threads=threads, wakeups=wakeups):
         workflows.timed.start(1).result(timeout=_TIMEOUT)
         starts = [_start(pause) for _ in range(samples)]
         reactions = _signals(samples, pause)

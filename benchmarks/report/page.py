@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.case import Record
+from benchmarks.case import Case, Record
 from benchmarks.results import Results
 
 from . import peers, scale, single
@@ -20,9 +20,9 @@ _SECTIONS: dict[str, Callable[[Mapping[str, Record]], Section]] = {
 }  # fmt: skip
 
 
-def write(results: Results, target: Path) -> None:
-    """Render results between the markers of a page, or as a page of their own."""
-    sections = list(_sections(results))
+def write(results: Results, cases: Sequence[Case], target: Path) -> None:
+    """Render the newest results of some cases between the markers of a page, or as a page of their own."""
+    sections = list(_sections([record for case in cases if (record := results.latest(case)) is not None]))
     if not sections:
         return
     text = target.read_text() if target.exists() else f"{BEGIN}\n{END}\n"
@@ -39,13 +39,18 @@ def write(results: Results, target: Path) -> None:
             (folder / f"{name}.svg").write_text(picture)
 
 
-def _sections(results: Results) -> Iterator[Section]:
-    found = {part: records for part in _SECTIONS if (records := results.latest(part))}
-    if found:
-        yield _header([record for records in found.values() for record in records.values()])
-        yield targets(lambda part: found.get(part, {}))
-    for part, records in found.items():
-        yield _SECTIONS[part](records)
+def _sections(records: list[Record]) -> Iterator[Section]:
+    if not records:
+        return
+    yield _header(records)
+    found: dict[str, dict[str, Record]] = {}
+    for part in _SECTIONS:
+        of_part = {record.name: record for record in records if record.part == part}
+        if of_part:
+            found[part] = of_part
+    yield targets(lambda part: found.get(part, {}))
+    for part, of_part in found.items():
+        yield _SECTIONS[part](of_part)
 
 
 def _header(records: list[Record]) -> Section:

@@ -21,12 +21,12 @@ def latency(records: Records) -> Section:
         figures = record.figures or {}
         ratio = figures["per_activity"]["p50"] / figures["commit"]["p50"]
         rows.append([
-            NAMES[record.database], "yes" if record.parameters["announced"] else "no", milliseconds(figures["commit"]),
+            NAMES[record.database], record.parameters["wakeups"].replace("-", " "), milliseconds(figures["commit"]),
             f"{milliseconds(figures['per_activity'])} ({ratio:.1f}x)", milliseconds(figures["start_to_activity"]),
             milliseconds(figures["start_to_result"]), milliseconds(figures["signal_to_activity"]),
         ])  # fmt: skip
     head = [
-        "database", "announced", "one commit", "per sequential activity (of a commit)", "start to activity",
+        "database", "wake-ups", "one commit", "per sequential activity (of a commit)", "start to activity",
         "start to result", "signal to activity",
     ]  # fmt: skip
     text = (

@@ -37,9 +37,10 @@ def _ratios(find: Find) -> Iterator[Row]:
 
 def _latency(find: Find) -> Iterator[Row]:
     for record, found in _figures(find, "latency"):
-        if record.parameters["announced"]:
+        if record.parameters["wakeups"] != "polling":
             ratio = found["per_activity"]["p50"] / found["commit"]["p50"]
-            yield f"a sequential activity within 2 commits, {NAMES[record.database]}", f"{ratio:.1f}", ratio <= 2
+            where = f"{NAMES[record.database]}, {record.parameters['wakeups'].replace('-', ' ')}"
+            yield f"a sequential activity within 2 commits, {where}", f"{ratio:.1f}", ratio <= 2
 
 
 def _closed(find: Find) -> Iterator[Row]:

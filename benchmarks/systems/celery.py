@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import string
 import subprocess
@@ -14,12 +13,13 @@ from typing import Any
 import redis
 from celery import Celery, chain, chord, group
 from celery.result import ResultSet
+from django.conf import settings
 
 from benchmarks.workloads import Tree
 
 from . import LONGEST_WAIT, System, expect, wait_until
 
-URL = os.environ.get("BENCHMARK_REDIS_URL", "redis://127.0.0.1:6379/9")
+URL = settings.REDIS_URL
 _OURS = "workflows_benchmark"  # the key that says that the database may be emptied
 
 app = Celery("benchmark", broker=URL, backend=URL)
