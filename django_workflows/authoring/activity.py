@@ -92,15 +92,15 @@ class Activity(Generic[P, R]):
                 name=self.definition.name,
                 input=Raw(payload),
                 queue=self.options.queue or machine.info.queue,
-                options=self._stored_options(),
+                options=self._stored_options(machine),
             ),
             location,
         )
         value: R = self.definition.signature.decode_result(result)
         return value
 
-    def _stored_options(self) -> dict[str, Any]:
-        context = propagation.capture()
+    def _stored_options(self, machine: Machine) -> dict[str, Any]:
+        context = propagation.capture_in(machine)
         return {**self.options.stored, "context": context} if context else self.options.stored
 
 

@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import Context
 from datetime import UTC, timedelta
 from typing import Any
 
@@ -31,6 +32,7 @@ class Decisions:
         self.history_length = 0
         self.is_replaying = False
         self.closed = False
+        self.captured: tuple[Context, dict[str, Any]] | None = None  # the context when it was captured last, and what
         self._random = random.Random(info.execution_id)
         self._commands = Commands()
         self._recorded: dict[int, ev.SideEffectRecorded] = {}  # those behind the event being replayed

@@ -131,8 +131,22 @@ class StepWatch:
         """After this no error can arrive any more."""
         with self._lock:
             self._started = None
-            if self._stack:
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread_id), None)
+            is_hit = bool(self._stack)
+        if is_hit:
+            self._absorb()
+
+    def _absorb(self) -> None:
+        """Take an error that may still be on its way, by raising it here.
+
+        Not by `PyThreadState_SetAsyncExc(id, NULL)`: up to Python 3.12 it leaves the request to look for an error set for
+        ever, which slows each call of a function, and hangs in one as soon as somebody profiles.
+        """
+        try:
+            self._raise_in_stepping_thread()
+            while True:
+                pass
+        except _LimitHit:
+            pass
 
     def _run(self) -> None:
         while not self._stopped:
@@ -146,6 +160,9 @@ class StepWatch:
         if not self._stack:
             frame = sys._current_frames().get(self._thread_id)
             self._stack = "".join(traceback.format_stack(frame)[-8:]) or "(no Python frame)"
+        self._raise_in_stepping_thread()
+
+    def _raise_in_stepping_thread(self) -> None:
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread_id), ctypes.py_object(_LimitHit))
 
 
