@@ -198,6 +198,7 @@ def test_waiting_inside_a_transaction_asks_for_nothing(worker: Worker) -> None:
     handle = start()
     with transaction.atomic(), pytest.raises(ResultInTransactionError, match=r"use start_update\(\)"):
         handle.update(Cart.add, "book")
+    assert not WorkflowUpdate.objects.exists()
     assert handle.update(Cart.count) == 0
 
 

@@ -7,6 +7,7 @@ import contextvars
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from django_workflows import NondeterminismError, WorkflowClass, activity, workflow
@@ -384,8 +385,10 @@ def test_answers_that_change_places_are_nondeterministic() -> None:
     ran.send(ran.next_update("merge", {"a": 1}), ran.next_update("merge", {"a": 2}))
     history = list(ran.history)
     places = [number for number, (_, event) in enumerate(history) if isinstance(event, ev.UpdateCompleted)]
-    first, second = places
-    history[first], history[second] = history[second], history[first]
+    ids = [event.update_id for _, event in history if isinstance(event, ev.UpdateRequested)]
+    for place, update_id in zip(places, reversed(ids), strict=True):
+        time, event = history[place]
+        history[place] = (time, msgspec.structs.replace(event, update_id=update_id))
     with pytest.raises(NondeterminismError, match="UpdateCompleted of update update-"):
         replayed(Cart, (), history)
 
