@@ -24,6 +24,7 @@ from django_workflows.exceptions import (
     InstanceNotFound,
     InstanceNotRunning,
     PayloadError,
+    UnknownHandlerError,
     WorkflowsError,
 )
 from django_workflows.inspection.presentation import indented
@@ -38,7 +39,7 @@ class ExitCode(IntEnum):
     USAGE = 2  # as argparse has it: the command line is wrong
     NOT_FOUND = 3
     WRONG_STATE = 4  # open where it must be closed, or the other way round
-    NOT_COMPLETED = 5  # the instance ended otherwise than by returning
+    NOT_COMPLETED = 5  # the instance ended otherwise than by returning, or what was asked of it did
     TIMED_OUT = 6
     INTERRUPTED = 130  # as a shell has it for Ctrl-C
 
@@ -49,6 +50,7 @@ _EXIT_CODES: dict[type[Exception], ExitCode] = {
     InstanceNotFinished: ExitCode.WRONG_STATE,
     InstanceNotRunning: ExitCode.WRONG_STATE,
     PayloadError: ExitCode.USAGE,
+    UnknownHandlerError: ExitCode.USAGE,
     TimeoutError: ExitCode.TIMED_OUT,
 }
 _ADVICE: dict[type[Exception], str] = {

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
-from django_workflows import RetryPolicy, Signal, activity, workflow
+from django_workflows import RetryPolicy, Signal, WorkflowClass, activity, workflow
 from django_workflows.codec import JSONCodec
 
 go = Signal("go", str)
@@ -74,3 +74,46 @@ async def busy(order_id: int, gift: bool = False) -> str:
     for task in tasks:
         task.cancel()
     return value
+
+
+@workflow(name="commands.Ledger")
+class Ledger(WorkflowClass):
+    def __init__(self) -> None:
+        self.entries: dict[str, int] = {}
+        self.ended = False
+
+    @workflow.query
+    def total(self, since: date | None = None, *, factor: int = 1) -> int:
+        days = [day for day in self.entries if since is None or date.fromisoformat(day) >= since]
+        return factor * sum(self.entries[day] for day in days)
+
+    @workflow.query
+    def all(self) -> dict[str, int]:
+        return self.entries
+
+    @workflow.query
+    def broken(self) -> None:
+        raise LookupError("no such \x1b[31mentry")
+
+    @workflow.update
+    def enter(self, day: date, cents: int, *, note: str = "") -> dict[str, int]:
+        if note == "forbidden":
+            raise LookupError("no such note")
+        self.entries[str(day)] = cents
+        return self.entries
+
+    @enter.validator
+    def check_entry(self, day: date, cents: int, *, note: str = "") -> None:
+        if cents < 0:
+            raise ValueError(f"expected an amount of 0 or more, found {cents}")
+
+    @workflow.update
+    async def never(self) -> None:
+        await asyncio.Event().wait()
+
+    @workflow.signal
+    def end(self) -> None:
+        self.ended = True
+
+    async def run(self) -> None:
+        await workflow.wait_condition(lambda: self.ended)
