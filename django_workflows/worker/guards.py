@@ -138,8 +138,8 @@ class StepWatch:
     def _absorb(self) -> None:
         """Take an error that may still be on its way, by raising it here.
 
-        Not by `PyThreadState_SetAsyncExc(id, NULL)`: up to Python 3.12 it leaves the request to look for an error set for
-        ever, which slows each call of a function, and hangs in one as soon as somebody profiles.
+        Not by `PyThreadState_SetAsyncExc(id, NULL)`: up to Python 3.12 it leaves the request to look for an error set
+        for ever, which slows each call of a function, and hangs in one as soon as somebody profiles.
         """
         try:
             self._raise_in_stepping_thread()
