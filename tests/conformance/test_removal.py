@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from django_workflows import InstanceNotFinished, InstanceNotFound, InstanceStatus
 from django_workflows.models import ActivityTask, InboxEvent, Timer, WorkflowInstance, WorkflowUpdate
-from django_workflows.store import leftovers, retention
+from django_workflows.store import leftovers, messages, retention
 from django_workflows.store.database import Database
 from django_workflows.testing import running_worker
 from django_workflows.worker.worker import Worker
@@ -211,13 +211,18 @@ def test_sweep_leaves_open_instances_alone(cache_size: int) -> None:
         assert handle.result(timeout=10) == "done"
 
 
-def test_signal_that_was_committed_after_the_removal_is_collected(cache_size: int) -> None:
+def test_messages_that_were_committed_after_the_removal_are_collected(cache_size: int) -> None:
     skip_without_row_locks()
     handle = sleeper.start()
-    with elsewhere(lambda: handle.signal("anything", 1), end="commit"):
+
+    def send() -> None:
+        handle.signal("anything", 1)
+        messages.update(Database(), handle.instance_id, None, "f" * 32, "change", b"[[],{}]")
+
+    with elsewhere(send, end="commit"):
         handle.terminate()
         handle.remove()
-    assert set(rows_left()) == {"InboxEvent"}
+    assert set(rows_left()) == {"InboxEvent", "WorkflowUpdate"}
 
     assert_tables_consistent()  # does what a worker does with leftovers
     assert rows_left() == {}

@@ -102,7 +102,8 @@ def test_conflict_policies_are_the_clients() -> None:
 
 
 def test_waiting_prints_the_result(worker: Worker) -> None:
-    assert run("startworkflow", describe.name, "17", "--wait").out == '"17 None None"\n'
+    output = run("startworkflow", describe.name, "17", "--wait", "--instance-id", "a")
+    assert (output.out, output.err) == ('"17 None None"\n', "Started commands.describe a\n")
     ended = document("startworkflow", describe.name, "18", "--wait", "--timeout", "30s")
     assert (ended["status"], ended["result"]) == ("completed", "18 None None")
 

@@ -48,8 +48,10 @@ class Command(WaitingCommand):
                 "--on-conflict says what to do about it",
                 returncode=ExitCode.WRONG_STATE,
             ) from error
-        if options["wait"]:
-            return self.wait_for(handle, options)
         row = handle.describe()
         verb = "Started or found" if options["on_conflict"] == "use_existing" else "Started"
-        return Answer(summary(row), f"{verb} {name_of(row)}")
+        started = f"{verb} {name_of(row)}"
+        if options["wait"]:
+            self.note(started)
+            return self.wait_for(handle, options)
+        return Answer(summary(row), started)
