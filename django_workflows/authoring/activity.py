@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack
@@ -37,6 +37,7 @@ class ActivityArguments(ActivityCallOptions, total=False):
     """What `@activity(...)` takes."""
 
     name: str | None
+    aliases: Iterable[str]
     atomic: bool | str
 
 
@@ -108,14 +109,18 @@ class ActivityMethod(Generic[P, R]):
     """A method that is an activity: on the class the activity itself, on an object the plain bound method."""
 
     def __init__(
-        self, function: Callable[..., Any], options: ActivityOptions, name: str | None, *, atomic: bool | str
-    ) -> None:
-        self._function, self._options, self._name, self._atomic = function, options, name, atomic
+        self, function: Callable[..., Any], options: ActivityOptions, name: str | None, *, atomic: bool | str,
+        aliases: Iterable[str] = (),
+    ) -> None:  # fmt: skip
+        self._function, self._options, self._name = function, options, name
+        self._atomic, self._aliases = atomic, aliases
 
     def __set_name__(self, owner: type, name: str) -> None:
         registered = self._name or f"{app_label(owner.__module__)}.{owner.__name__}.{name}"
         self.definition = activities.add(
-            ActivityDefinition(self._function, registered, self._options, atomic=self._atomic, owner=owner)
+            ActivityDefinition(
+                self._function, registered, self._options, atomic=self._atomic, owner=owner, aliases=self._aliases
+            )
         )
         self._activity: Activity[P, R] = Activity(self.definition)
 

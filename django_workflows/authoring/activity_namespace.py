@@ -32,14 +32,15 @@ class ActivityNamespace:
     def __call__(self, function: Any = None, **arguments: Any) -> Any:
         """Register an activity; usable with and without arguments.
 
-        `name`: the registered name. `atomic=True`: its writes to the workflows' database and its result commit
-        together, so they happen once; a database alias instead of True says which database is meant, and another than
-        the workflows' is refused. The other arguments are the options that `using()` takes.
+        `name`: the registered name. `aliases`: names that it had before, under which tasks may still be waiting.
+        `atomic=True`: its writes to the workflows' database and its result commit together, so they happen once; a
+        database alias instead of True says which database is meant, and another than the workflows' is refused. The
+        other arguments are the options that `using()` takes.
         """
-        name, atomic, options = _split(arguments)
+        definition, options = _split(arguments)
 
         def decorate(function: Callable[..., Any]) -> Activity[Any, Any]:
-            return Activity(activities.add(ActivityDefinition(function, name, options, atomic=atomic, owner=None)))
+            return Activity(activities.add(ActivityDefinition(function, options=options, owner=None, **definition)))
 
         return decorate if function is None else decorate(function)
 
@@ -56,10 +57,10 @@ class ActivityNamespace:
 
     def method(self, function: Any = None, **arguments: Any) -> Any:
         """Register a method as an activity; `register_activities(object)` provides its `self`."""
-        name, atomic, options = _split(arguments)
+        definition, options = _split(arguments)
 
         def decorate(function: Callable[..., Any]) -> ActivityMethod[Any, Any]:
-            return ActivityMethod(function, options, name, atomic=atomic)
+            return ActivityMethod(function, options, **definition)
 
         return decorate if function is None else decorate(function)
 
@@ -119,9 +120,11 @@ class ActivityNamespace:
         await sync_to_async(self.fail)(token, error)
 
 
-def _split(arguments: dict[str, Any]) -> tuple[str | None, bool | str, ActivityOptions]:
-    name, atomic = arguments.pop("name", None), arguments.pop("atomic", False)
-    return name, atomic, ActivityOptions(**arguments)
+def _split(arguments: dict[str, Any]) -> tuple[dict[str, Any], ActivityOptions]:
+    """Part what belongs to the definition from the options of a call."""
+    own = {"name": None, "atomic": False, "aliases": ()}
+    definition = {name: arguments.pop(name, default) for name, default in own.items()}
+    return definition, ActivityOptions(**arguments)
 
 
 class ActivityDecorator:

@@ -157,6 +157,24 @@ def test_activities_of_a_renamed_kind_run_and_replay_under_their_alias(
     assert names == ["versioning.note", "versioning.write"]
 
 
+def test_the_decorators_take_aliases() -> None:
+    @activity(name="versioning.new", aliases=["versioning.old"])
+    def renamed() -> None: ...
+
+    class Objects:
+        @activity.method(aliases=["versioning.old_method"])
+        def method(self) -> None: ...
+
+    try:
+        assert registry.activities.get("versioning.old") is renamed.definition
+        assert registry.activities.get("versioning.old_method") is Objects.method.definition
+    finally:
+        for definition in (renamed.definition, Objects.method.definition):
+            del registry.activities._definitions[definition.name]
+            for alias in definition.aliases:
+                del registry.activities._aliases[alias]
+
+
 @workflow(name="versioning.call_note")
 async def call_note() -> list[str]:
     assert isinstance(note, Activity)
