@@ -16,6 +16,7 @@ from django_workflows.store import leftovers, workers
 from django_workflows.store.database import Database
 from django_workflows.store.work import TurnBatch
 from django_workflows.store.workers import WorkerFenced
+from django_workflows.wakeups.announcer import one_line
 
 from .activities import ActivityPool
 from .clock import DatabaseClock
@@ -140,16 +141,18 @@ class Worker:
 
     def _give_up(self) -> None:
         """Retire after an unexpected error, and pause, so that an error that repeats does not burn a core."""
-        try:
-            self._retire()
-        except DATABASE_ERRORS:
-            self.database.discard_connection()
+        self._retire()
         self._exit_now.wait(_PAUSE_AFTER_ERROR)
 
     def _retire(self) -> None:
         """End this incarnation in the tables, and tell others to look what they can take over."""
-        workers.retire(self.database, self.id)
-        workers.hand_back(self.database)
+        try:
+            workers.retire(self.database, self.id)
+            workers.hand_back(self.database)
+        except DATABASE_ERRORS as error:
+            # They find out by themselves, only later.
+            logger.warning("worker %s cannot retire, its lease has to run out: %s", self.id, one_line(error))
+            self.database.discard_connection()
         self._announce()
 
     def _announce(self) -> None:
@@ -205,7 +208,7 @@ class Worker:
                 )
                 leftovers.wake_blocked(self.database, clock.now())
             except DATABASE_ERRORS as error:
-                logger.warning("cannot register yet, trying again in %g s: %s", pause, " ".join(str(error).split()))
+                logger.warning("cannot register yet, trying again in %g s: %s", pause, one_line(error))
                 self.database.discard_connection()
                 if self._exit_now.wait(pause) or self._stopping:
                     raise Interrupted from error

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import pytest
-from django.db import IntegrityError
+from django.db import IntegrityError, OperationalError
 
 from django_workflows import Signal, workflow
+from django_workflows.store import workers
 from django_workflows.store.work import TurnBatch, TurnResult
 from django_workflows.testing import running_worker
 from django_workflows.worker.committer import Committer
@@ -64,3 +66,18 @@ def test_clean_up_code_that_never_ends_does_not_stop_others(settings: Any) -> No
     with running_worker(sticky_cache_size=0):
         endless_clean_up.start()  # leaves memory after its first step
         assert greet.start("hello").result(timeout=20) == "hello world"
+
+
+def test_a_worker_that_cannot_retire_says_so_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def lose_connection(*args: Any) -> None:
+        raise OperationalError("server closed the connection\nunexpectedly")
+
+    monkeypatch.setattr(workers, "retire", lose_connection)
+    with running_worker():
+        pass
+    said = [(entry.levelname, entry.message) for entry in caplog.records if entry.levelno >= logging.WARNING]
+    [(level, message)] = said
+    assert level == "WARNING"
+    assert "server closed the connection unexpectedly" in message
