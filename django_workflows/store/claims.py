@@ -187,6 +187,12 @@ def load_instances(database: Database, keys: Sequence[str]) -> list[LoadedInstan
     return [_loaded(database, row, history[row[2]], inbox[row[1]]) for row in rows]
 
 
+def load_inboxes(database: Database, chains: Collection[int]) -> list[InboxRow]:
+    """Return everything that waits for some chains, in the order of ids within each."""
+    with database.cursor() as cursor:
+        return [row for rows in _load_inbox(cursor, chains).values() for row in rows]
+
+
 def load_execution(database: Database, instance: int) -> StoredExecution:
     """Read one execution, open or closed, with its input and history; raises InstanceNotFound where it was removed."""
     with database.cursor() as cursor:
@@ -245,12 +251,12 @@ def _load_history(
     return found
 
 
-def _load_inbox(cursor: CursorWrapper, chains: list[int]) -> dict[int, list[InboxRow]]:
+def _load_inbox(cursor: CursorWrapper, chains: Collection[int]) -> dict[int, list[InboxRow]]:
     found: dict[int, list[InboxRow]] = defaultdict(list)
     cursor.execute(
         f"SELECT {_INBOX_COLUMNS} FROM {_INBOX} i LEFT JOIN {_OPEN} o ON o.chain_id = i.chain_id "
         f"WHERE i.chain_id IN ({_places(chains)}) ORDER BY i.id",
-        chains,
+        list(chains),
     )
     for row in cursor.fetchall():
         found[row[1]].append(InboxRow(*row))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from django_workflows.conf import get_settings
+from django_workflows.engine.events import CancelRequested, SignalReceived, TerminateRequested, UpdateRequested
 from django_workflows.store import claims, leftovers
 from django_workflows.store.database import Database
 from django_workflows.store.work import InboxRow, TaskKey
@@ -20,6 +21,8 @@ from .held import StickyCache
 # Rows become visible in commit order, not in id order: ids younger than this are read again.
 _WINDOW = 2.0
 _LOOK_BACK = 1.0
+# What others send, in an order that counts; outcomes of the instance's own decisions have none.
+_MESSAGES = frozenset(cls.__name__ for cls in (SignalReceived, UpdateRequested, CancelRequested, TerminateRequested))
 # Candidates fetched per free place, then sampled, so that workers do not all grab for the same first rows.
 _OVERFETCH = 4
 
@@ -87,6 +90,8 @@ class Finder:
                 self._sort_own(row, findings)
             elif row.owner is None:
                 (blocked.append(row) if row.blocks else findings.candidates.append(row.open_key))
+        if after:
+            self._complete(findings)
         if garbage:
             leftovers.collect_inbox(self.database, garbage)
         if blocked:
@@ -104,6 +109,16 @@ class Finder:
             findings.for_held.append(row)
         elif row.open_key is not None:
             findings.adopted.append(row.open_key)
+
+    def _complete(self, findings: Findings) -> None:
+        """Add the messages that came before those that were found.
+
+        One that took its id long before it was committed may be below the watermark, and the next of its sender above.
+        """
+        chains = {row.chain for row in findings.for_held if row.type in _MESSAGES}
+        if chains:
+            others = [row for row in findings.for_held if row.chain not in chains]
+            findings.for_held = others + claims.load_inboxes(self.database, chains)
 
     def _advance(self, highest: int) -> None:
         now = time.monotonic()

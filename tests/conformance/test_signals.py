@@ -15,9 +15,11 @@ from django.db import connections, transaction
 from django_workflows import InstanceStatus, PayloadError, Signal, WorkflowHandle, activity, workflow
 from django_workflows.models import InboxEvent
 from django_workflows.testing import running_worker
+from django_workflows.worker import finder
 from django_workflows.worker.worker import Worker
 
 from .gates import note, open_gate, wait_at_gate, wait_for_notes
+from .store_support import elsewhere, skip_without_row_locks
 from .waiting import eventually
 
 
@@ -29,6 +31,7 @@ class Order:
 
 
 number = Signal("signals.number", int)
+text = Signal("signals.text", str)
 order = Signal("signals.order", Order)
 anything = Signal("signals.anything")
 done: Signal[None] = Signal("signals.done")
@@ -98,6 +101,29 @@ def test_signals_of_two_senders_keep_each_sender_s_order(worker: Worker) -> None
     received = handle.result(timeout=20)
     assert [value for value in received if value < 100] == list(range(20))
     assert [value for value in received if value >= 100] == list(range(100, 120))
+
+
+@workflow(name="signals.receive_two")
+async def receive_two() -> list[str]:
+    return [await text.receive(), await text.receive()]
+
+
+def test_a_signal_of_a_long_transaction_is_not_overtaken_by_the_next_of_its_sender(
+    consistent_tables: None, cache_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its row has an id that polls have passed when it becomes visible."""
+    skip_without_row_locks()
+    monkeypatch.setattr(finder, "_WINDOW", 0.0)
+    monkeypatch.setattr(finder, "_LOOK_BACK", 3600.0)
+    with running_worker(sticky_cache_size=cache_size):
+        handle = receive_two.start()
+        eventually(lambda: is_open(handle))
+        with elsewhere(lambda: handle.signal(text, "first"), "commit"):
+            other = receive_some.start(1)
+            other.signal(number, 1)
+            assert other.result(timeout=10) == [1]
+        handle.signal(text, "second")
+        assert handle.result(timeout=10) == ["first", "second"]
 
 
 @workflow(name="signals.receive_typed")
