@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import datetime
 from types import FrameType
 from typing import Any
 
@@ -258,6 +259,11 @@ class Commands:
         return self.timers.pop(number)
 
     # What the machine asks
+
+    def due_time(self, number: int) -> datetime | None:
+        """Return when an open timer fires, None for what is none."""
+        command = self._open.get(number)
+        return command.event.fire_at if command is not None and isinstance(command.event, TimerStarted) else None
 
     def take_new(self) -> list[Command]:
         """Return what was decided since the last call, now recorded."""

@@ -52,6 +52,19 @@ def test_each_way_to_wait_is_one_durable_timer(wait: Callable[[], Awaitable[None
     assert ran.result == (START + timedelta(seconds=60)).timestamp()
 
 
+def test_a_timer_that_fires_by_a_clock_that_is_ahead_of_the_step_s_is_not_early_for_the_code() -> None:
+    async def main() -> float:
+        before = workflow.time()
+        await workflow.sleep(60)
+        return workflow.time() - before
+
+    ran = Run(main)
+    ran.advance(59.9)
+    ran.fire(1)
+    assert ran.result == pytest.approx(60)
+    assert_replays(ran)
+
+
 @pytest.mark.parametrize("delay", [0, -1, -1e9])
 @pytest.mark.parametrize("sleep", [workflow.sleep, asyncio.sleep])
 def test_zero_and_less_only_yield(sleep: Callable[[float], Awaitable[None]], delay: float) -> None:
