@@ -74,7 +74,7 @@ class Machine(Decisions):
     def step(self, inputs: Sequence[ev.InputEvent], now: datetime) -> Step:
         """Apply new input events and return what to record.
 
-        `now` is the time that the workflow will see, unless that goes back, or is before the time of a timer that fires.
+        `now` is the time that the workflow will see, unless that goes back or is before that of a timer that fires.
         """
         due = [self._commands.due_time(event.command) for event in inputs if isinstance(event, ev.TimerFired)]
         step = Step(time=max(now, self.now, *(time for time in due if time is not None)), events=[], rejected=[])
