@@ -98,7 +98,7 @@ class Handler:
     validator: Callable[..., Any] | None = None
 
 
-Handlers = Mapping[HandlerKind, Mapping[str, Handler]]  # by the names of their messages
+HandlerTables = Mapping[HandlerKind, Mapping[str, Handler]]  # by the names of their messages
 
 
 class WorkflowDefinition(Definition):
@@ -109,7 +109,7 @@ class WorkflowDefinition(Definition):
     def __init__(
         self, function: Callable[..., Any], name: str | None = None, queue: str | None = None, version: str = "",
         aliases: Iterable[str] = (), retry: RetryPolicy | None = None, *, owner: type | None = None,
-        handlers: Handlers | None = None,
+        handlers: HandlerTables | None = None,
     ) -> None:  # fmt: skip
         if not inspect.iscoroutinefunction(function):
             raise RegistrationError(f"expected an async function for @workflow, found {function!r}; write `async def`")

@@ -10,7 +10,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar
 from django_workflows.engine.context import require_machine
 from django_workflows.exceptions import RegistrationError
 from django_workflows.payloads import CallSignature
-from django_workflows.registry import Handler, HandlerKind, Handlers
+from django_workflows.registry import Handler, HandlerKind, HandlerTables
 
 from .signal import Signal
 
@@ -37,6 +37,11 @@ class SignalHandler(Signal[T]):
             raise RegistrationError(
                 f"{function.__qualname__}: expected a signal handler with one parameter or none, found "
                 f"{signature}; a signal carries one value, a dataclass for more"
+            )
+        if any(parameter.default not in (parameter.empty, None) for parameter in parameters):
+            raise RegistrationError(
+                f"{function.__qualname__}: expected no default, found {signature}; a signal that is sent without a "
+                "value carries null, so annotate it as optional"
             )
         super().__init__(self.handler.name)
         self.__doc__ = function.__doc__
@@ -222,7 +227,7 @@ _KINDS: dict[type, HandlerKind] = {SignalHandler: "signal", QueryHandler: "query
 _PLAIN = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
-def handlers_of(owner: type) -> Handlers:
+def handlers_of(owner: type) -> HandlerTables:
     """Collect the handlers of a class and its bases.
 
     Raises RegistrationError for two of one kind and name, and for a method that hides a handler of a base.

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from django.db.backends.utils import CursorWrapper
-from django.db.models import BigIntegerField, Exists, Model, OuterRef
+from django.db.models import BigIntegerField, Exists, Model, OuterRef, QuerySet
 from django.db.models.functions import Coalesce
 
 from django_workflows.exceptions import InstanceNotFinished
@@ -110,6 +110,21 @@ def _belongings(database: Database, keys: list[int]) -> Iterator[tuple[type[Mode
     for chain_model, key in ((InboxEvent, "id"), (WorkflowUpdate, "update_id")):
         of_chains = chain_model._default_manager.using(database.alias).filter(chain_id__in=chains)
         yield chain_model, (key,), of_chains.values_list(key, flat=True)
+    yield WorkflowUpdate, ("update_id",), _answered_by(database, keys).values_list("update_id", flat=True)
+
+
+def _answered_by(database: Database, keys: list[int]) -> QuerySet[WorkflowUpdate]:
+    """Return the updates that these executions answered: of a chain that goes on for ever, none goes with the last."""
+    executions = WorkflowInstance.objects.using(database.alias).filter(pk__in=keys).annotate(first_id=_first_id())
+    answering = executions.filter(
+        first_id=OuterRef("chain_id"), created_at__lt=OuterRef("answered_at"), closed_at__gte=OuterRef("answered_at")
+    )
+    chains = list(executions.values_list("first_id", flat=True).distinct())
+    return WorkflowUpdate.objects.using(database.alias).filter(Exists(answering), chain_id__in=chains)
+
+
+def _first_id() -> Coalesce:
+    return Coalesce("chain_id", "id", output_field=BigIntegerField())
 
 
 def _ended_chains(database: Database, keys: list[int]) -> list[int]:
@@ -122,7 +137,7 @@ def _ended_chains(database: Database, keys: list[int]) -> list[int]:
     later = instances.filter(chain_id=OuterRef("first_id"), id__gt=OuterRef("id"))
     # What continued as new is never the last: no look at the rest of a chain that may be long.
     rows = instances.filter(pk__in=keys).exclude(status=InstanceStatus.CONTINUED_AS_NEW)
-    ended = rows.annotate(first_id=Coalesce("chain_id", "id", output_field=BigIntegerField())).filter(~Exists(later))
+    ended = rows.annotate(first_id=_first_id()).filter(~Exists(later))
     return list(ended.values_list("first_id", flat=True))
 
 

@@ -59,6 +59,11 @@ class Cart(WorkflowClass):
         await asyncio.Event().wait()
 
     @workflow.update
+    async def last_total(self) -> Total:
+        await workflow.wait_condition(lambda: self.ended)
+        return self.total
+
+    @workflow.update
     def ask_the_database(self) -> int:
         return Effect.objects.count()
 

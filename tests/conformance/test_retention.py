@@ -12,7 +12,7 @@ from django.db import connection, transaction
 from django.test import override_settings
 from django.utils import timezone
 
-from django_workflows import InstanceStatus
+from django_workflows import InstanceStatus, UpdateNotAnswered
 from django_workflows.models import HistoryEvent, InboxEvent, OpenInstance, WorkflowInstance, WorkflowUpdate
 from django_workflows.store import retention
 from django_workflows.store.database import Database
@@ -22,6 +22,7 @@ from django_workflows.worker.clock import DatabaseClock
 from django_workflows.worker.worker import Worker
 from tests.testapp.workflows import greet
 
+from .carts import Cart
 from .removal_support import age, busy, chain, continued_then_waiting, fail, rows_left, sleeper, wake
 from .store_support import skip_without_row_locks
 from .waiting import eventually, in_threads
@@ -145,6 +146,31 @@ def test_prune_of_early_executions_leaves_the_running_one_alone(worker: Worker) 
 
     handle.signal(wake, "still here")
     assert handle.result(timeout=10) == "still here"
+
+
+def test_updates_go_with_the_execution_that_answered_them(worker: Worker) -> None:
+    """Otherwise an instance that continues as new for ever would keep the answers of all its life."""
+    handle = Cart.using(instance_id="cart").start("Ada")
+    other = Cart.using(instance_id="other").start("Bea")
+    other.update(Cart.count)
+    updates = [handle.start_update(Cart.add, "book")]
+    updates[0].result(timeout=10)
+    updates.append(handle.start_update(Cart.begin_again))
+    with pytest.raises(UpdateNotAnswered):
+        updates[1].result(timeout=10)
+    updates.append(handle.start_update(Cart.add, "pen"))
+    updates[2].result(timeout=10)
+    waiting = handle.start_update(Cart.never)
+    eventually(lambda: waiting.status == "accepted")
+
+    assert prune("continued_as_new", hours=-1) == 1
+
+    kept = {updates[2].update_id, waiting.update_id}
+    assert set(WorkflowUpdate.objects.filter(chain_id=handle.describe().chain).values_list("pk", flat=True)) == kept
+    assert WorkflowUpdate.objects.count() == 3
+    assert updates[2].result().items == ["book", "pen"]
+    handle.terminate()
+    other.terminate()
 
 
 def test_prune_of_the_last_status_takes_what_belongs_to_the_chain(cache_size: int) -> None:

@@ -225,6 +225,19 @@ def test_two_workers_answer_each_update_once(cache_size: int, consistent_tables:
     assert [types(handle).count("UpdateCompleted") for handle in handles] == [6] * 10
 
 
+def test_an_update_that_one_worker_accepted_is_answered_by_the_next(consistent_tables: None, cache_size: int) -> None:
+    handle = start()
+    update = handle.start_update(Cart.last_total)
+    with running_worker(sticky_cache_size=cache_size):
+        handle.update(Cart.add, "book")
+        assert update.status is ACCEPTED
+    handle.signal(Cart.check_out)
+    with running_worker(sticky_cache_size=cache_size):
+        assert update.result(timeout=10) == Total(["book"], 400)
+        assert handle.result(timeout=10) == ["book"]
+    assert types(handle).count("UpdateCompleted") == 2
+
+
 # The instance is not there to answer
 
 

@@ -308,6 +308,16 @@ def test_a_signal_handler_that_does_not_take_one_value(function: Any) -> None:
         workflow.signal(function)
 
 
+def _default(self: object, why: str = "no reason") -> None: ...
+def _optional(self: object, why: str | None = None) -> None: ...
+
+
+def test_a_signal_handler_with_a_default_that_would_never_be_used() -> None:
+    with pytest.raises(RegistrationError, match="expected no default"):
+        workflow.signal(_default)
+    assert workflow.signal(_optional).name == "_optional"
+
+
 def _generate(self: object) -> Any:
     yield 1
 
