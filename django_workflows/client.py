@@ -13,8 +13,9 @@ from .authoring.signal import Signal
 from .authoring.start_options import StartOptions
 from .authoring.workflow import Workflow
 from .conf import get_settings
+from .exceptions import InstanceNotRunning
 from .handles import WorkflowHandle, get_handle
-from .store import messages, starting
+from .store import starting, with_start
 from .store.database import Database
 from .store.starting import NewInstance
 from .updates import UpdateHandle
@@ -54,28 +55,27 @@ class ModelClient:
         self, workflow: Workflow[Any, Any], signal: Signal[Any], value: Any, args: Any, kwargs: Any
     ) -> WorkflowHandle[Any]:
         payload = payloads.encode(value, what=f"signal {signal.name!r}", limit=get_settings().max_payload_bytes)
-        new, instance_id = _addressed(workflow, args, kwargs)
-        database = Database()
-
-        def send() -> None:
-            starting.start_or_hold(database, new)
-            messages.signal(database, instance_id, None, signal.name, payload)
-
-        starting.repeat_deadlocks(database, send)
+        new, database = _addressed(workflow, args, kwargs), Database()
+        row = with_start.signal(database, new, signal.name, payload)
         wakeups.announce_on_commit(database.alias)
-        return WorkflowHandle(instance_id, None, workflow)
+        return WorkflowHandle(row.instance_id, None, workflow)
 
     def update_with_start(
         self, workflow: Workflow[Any, Any], request: UpdateRequest[Any], args: Any, kwargs: Any
     ) -> UpdateHandle[Any]:
-        new, instance_id = _addressed(workflow, args, kwargs)
-        database = Database()
+        new, database = _addressed(workflow, args, kwargs), Database()
 
-        def send() -> UpdateHandle[Any]:
-            starting.start_or_hold(database, new)
-            return updates.request(database, instance_id, None, request.update, request.args, request.kwargs)
+        def ask() -> UpdateHandle[Any]:
+            while True:
+                row, _ = starting.start_or_find(database, new, "use_existing")
+                try:
+                    return updates.request(
+                        database, row.instance_id, None, request.update, request.args, request.kwargs
+                    )
+                except InstanceNotRunning:
+                    pass  # it has closed since we looked
 
-        return starting.repeat_deadlocks(database, send)
+        return starting.repeat_deadlocks(database, ask)
 
     def handle(
         self, instance_id: str, execution_id: str | None, workflow: Workflow[Any, Any] | None
@@ -101,8 +101,8 @@ def _new_instance(
     )  # fmt: skip
 
 
-def _addressed(workflow: Workflow[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[NewInstance, str]:
-    """Return what a message with a start may start, and its id; raises ValueError for options that do not fit it."""
+def _addressed(workflow: Workflow[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> NewInstance:
+    """Return what a message with a start may start; raises ValueError for options that do not go together with it."""
     options = workflow.options
     if options.instance_id is None:
         raise ValueError(f"expected using(instance_id=...) of {workflow.name}: the message needs an address")
@@ -110,4 +110,4 @@ def _addressed(workflow: Workflow[Any, Any], args: tuple[Any, ...], kwargs: dict
         raise ValueError(
             f"expected no on_conflict='terminate_existing' of {workflow.name}: the open instance gets the message"
         )
-    return _new_instance(workflow, options, args, kwargs), options.instance_id
+    return _new_instance(workflow, options, args, kwargs)

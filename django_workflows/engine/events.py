@@ -126,6 +126,18 @@ class SignalReceived(InputEvent, frozen=True):
     value: Raw = NULL
 
 
+class SignalWithStart(InputEvent, frozen=True):
+    """In inboxes only: a signal that starts an instance anew where the one that it was for closes without it."""
+
+    name: str
+    value: Raw
+    start: Raw  # what is started
+
+    @property
+    def signal(self) -> SignalReceived:
+        return SignalReceived(self.name, self.value)
+
+
 class UpdateRequested(InputEvent, frozen=True):
     """A message that is answered; only in a history if it was accepted."""
 
@@ -331,11 +343,12 @@ class InstanceTerminated(ClosingEvent, frozen=True, kw_only=True):
 TYPES: dict[str, type[Event]] = {
     cls.__name__: cls
     for cls in (
-        InstanceStarted, SignalReceived, UpdateRequested, CancelRequested, TerminateRequested, ActivityCompleted,
-        ActivityFailed, TimerFired, ChildStarted, ChildCompleted, ChildFailed, MessageDelivered, MessageRefused,
-        ActivityScheduled, ActivityCancelled, TimerStarted, TimerCancelled, SideEffectRecorded, BackgroundTaskFailed,
-        ChildScheduled, ChildCancelRequested, SignalSent, CancelSent, PatchRecorded, AttributesSet, UpdateCompleted,
-        UpdateFailed, InstanceCompleted, InstanceFailed, InstanceCancelled, InstanceContinuedAsNew, InstanceTerminated,
+        InstanceStarted, SignalReceived, SignalWithStart, UpdateRequested, CancelRequested, TerminateRequested,
+        ActivityCompleted, ActivityFailed, TimerFired, ChildStarted, ChildCompleted, ChildFailed, MessageDelivered,
+        MessageRefused, ActivityScheduled, ActivityCancelled, TimerStarted, TimerCancelled, SideEffectRecorded,
+        BackgroundTaskFailed, ChildScheduled, ChildCancelRequested, SignalSent, CancelSent, PatchRecorded,
+        AttributesSet, UpdateCompleted, UpdateFailed, InstanceCompleted, InstanceFailed, InstanceCancelled,
+        InstanceContinuedAsNew, InstanceTerminated,
     )
 }  # fmt: skip
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from django.db import DatabaseError, OperationalError
 from django.db.backends.utils import CursorWrapper
 
 from django_workflows.engine.events import (
@@ -17,17 +16,15 @@ from django_workflows.engine.events import (
     ChildScheduled,
     ChildStarted,
     ResultEvent,
-    decode_event,
     encode_event,
 )
-from django_workflows.exceptions import PayloadError
 from django_workflows.failures import Failure
 from django_workflows.keys import key_of
 from django_workflows.models import InboxEvent, OpenInstance, WorkflowInstance
 
-from . import starting
+from . import brief, starting
 from .database import Database, DatabaseNow
-from .work import ChildOrder, InboxRow
+from .work import ChildOrder
 
 logger = logging.getLogger("django_workflows.store")
 
@@ -42,36 +39,17 @@ def child_row(parent: int, root: int | None, event: ChildScheduled, created_at: 
     )  # fmt: skip
 
 
-def order_in(row: InboxRow) -> ChildOrder | None:
-    """Return the order that an inbox row is, None for any other row, and for one that cannot be decoded."""
-    if row.type != ChildScheduled.__name__ or row.instance is None:
-        return None
-    try:
-        event = decode_event(row.type, row.data)
-    except PayloadError:
-        return None
-    assert isinstance(event, ChildScheduled)
-    return ChildOrder(row.id, row.instance, event)
-
-
 def carry_out(database: Database, order: ChildOrder) -> bool:
     """Start the child that is ordered, and tell the parent; return False where a lock could not be had yet.
 
     The order is deleted in the same transaction, so it is carried out once, whoever else has read it. A parent that
     has closed meanwhile leaves only children that it was to abandon.
     """
-    try:
-        with database.atomic(), database.cursor() as cursor, database.dialect.brief_lock_wait(cursor):
-            _carry_out(database, cursor, order)
-    except OperationalError as error:
-        if database.dialect.is_lock_timeout(error) or database.dialect.is_deadlock(error):
-            return False
-        raise
-    except (DatabaseError, LookupError) as error:
-        if isinstance(error, DatabaseError) and not database.dialect.is_data_error(error):
-            raise
-        _refuse(database, order, error)
-    return True
+    return brief.attempt(
+        database,
+        lambda cursor: _carry_out(database, cursor, order),
+        lambda error: _refuse(database, order, error),
+    )
 
 
 def _carry_out(database: Database, cursor: CursorWrapper, order: ChildOrder) -> None:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
 from django.db.models import Exists, Model, OuterRef, Q, QuerySet
 
-from django_workflows.engine.events import UpdateRequested, decode_event
+from django_workflows.engine.events import ChildScheduled, Event, SignalWithStart, UpdateRequested, decode_event
 from django_workflows.exceptions import PayloadError
 from django_workflows.models import ActivityTask, InboxEvent, OpenInstance, Timer, WorkflowInstance, WorkflowUpdate
 
-from . import children
+from . import children, with_start
 from .answers import leave_unanswered
-from .children import order_in
 from .database import Database
-from .work import InboxRow
+from .work import ChildOrder, InboxRow
 
 _SWEEP = 500
 
@@ -24,7 +24,7 @@ def collect_inbox(database: Database, rows: list[InboxRow]) -> None:
     """Delete results and cancel requests of closed chains; park their signals, which stay visible as undelivered.
 
     Safe at once: an open row is inserted in the transaction of its first inbox row, and chain ids are never reused.
-    An abandoned child that a closed parent has ordered is started.
+    An abandoned child that a closed parent has ordered is started, a signal with a start starts what it carries.
     """
     _discard(database, [row for row in rows if row.type != "SignalReceived"])
     _park(database, [row.id for row in rows if row.type == "SignalReceived"])
@@ -32,11 +32,29 @@ def collect_inbox(database: Database, rows: list[InboxRow]) -> None:
 
 def _discard(database: Database, rows: list[InboxRow]) -> int:
     """Do what is left to do for rows of closed chains, and delete them; return how many."""
-    orders = [order for row in rows if (order := order_in(row)) is not None]
-    done = sum(children.carry_out(database, order) for order in orders)
-    ordered = {order.id for order in orders}
-    _answer_updates(database, [row.data for row in rows if row.type == "UpdateRequested"])
-    return done + _delete(database, InboxEvent, ("id",), [row.id for row in rows if row.id not in ordered])
+    garbage: list[int] = []
+    updates: list[str] = []
+    unread: defaultdict[int, dict[int, SignalWithStart]] = defaultdict(dict)
+    done = 0
+    for row in rows:
+        event = _decode(row)
+        if isinstance(event, ChildScheduled) and row.instance is not None:
+            done += children.carry_out(database, ChildOrder(row.id, row.instance, event))
+        elif isinstance(event, SignalWithStart):
+            unread[row.chain][row.id] = event
+        else:
+            garbage.append(row.id)
+            updates += [event.update_id] if isinstance(event, UpdateRequested) else []
+    _answer_updates(database, updates)
+    done += sum(with_start.send_again(database, chain, signals) for chain, signals in unread.items())
+    return done + _delete(database, InboxEvent, ("id",), garbage)
+
+
+def _decode(row: InboxRow) -> Event | None:
+    try:
+        return decode_event(row.type, row.data)
+    except PayloadError:
+        return None
 
 
 def park_blocked(database: Database, rows: list[InboxRow]) -> None:
@@ -86,9 +104,8 @@ def _is_kept(database: Database) -> Q:
     return Q(Exists(first)) | Q(Exists(others))
 
 
-def _answer_updates(database: Database, requests: list[str]) -> None:
+def _answer_updates(database: Database, ids: list[str]) -> None:
     """Reject the updates that reached their instance after it had closed; delete them where it has been removed."""
-    ids = [event.update_id for data in requests if (event := _decode_update(data)) is not None]
     if not ids:
         return
     removed = WorkflowUpdate.objects.using(database.alias).filter(pk__in=ids).exclude(_is_kept(database))
@@ -101,14 +118,6 @@ def _answer_updates(database: Database, requests: list[str]) -> None:
             database, cursor, [row[0] for row in found], WorkflowUpdate.Status.REJECTED,
             "the instance had closed before the update reached it",
         )  # fmt: skip
-
-
-def _decode_update(data: str) -> UpdateRequested | None:
-    try:
-        event = decode_event("UpdateRequested", data)
-    except PayloadError:
-        return None
-    return event if isinstance(event, UpdateRequested) else None
 
 
 def _delete(database: Database, model: type[Model], key: tuple[str, ...], keys: Iterable[Any]) -> int:

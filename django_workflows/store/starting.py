@@ -12,7 +12,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import IntegrityError, OperationalError, transaction
 
 from django_workflows.conf import get_settings
-from django_workflows.engine.events import InstanceOptions, InstanceStarted, encode_event
+from django_workflows.engine.events import CarriedSignal, InstanceOptions, InstanceStarted, encode_event
 from django_workflows.exceptions import InstanceAlreadyExists
 from django_workflows.keys import key_of
 from django_workflows.models import InboxEvent, InstanceStatus, OpenInstance, WorkflowInstance
@@ -38,6 +38,7 @@ class NewInstance:
     subject: tuple[str, str] | None = None  # model label and primary key
     attributes: dict[str, Any] = field(default_factory=dict)
     options: InstanceOptions = field(default_factory=InstanceOptions)
+    signals: tuple[CarriedSignal, ...] = ()  # that wait for it when it begins
 
     def as_row(self) -> WorkflowInstance:
         execution_id = uuid.uuid4().hex
@@ -76,7 +77,7 @@ def start(database: Database, new: NewInstance, on_conflict: str) -> WorkflowIns
 
     `on_conflict` is "raise", "use_existing" or "terminate_existing".
     """
-    row, existing = _start_or_find(database, new, on_conflict)
+    row, existing = start_or_find(database, new, on_conflict)
     # Raised out here: an error that leaves an atomic block would break the caller's transaction.
     if existing is None:
         return row
@@ -85,12 +86,15 @@ def start(database: Database, new: NewInstance, on_conflict: str) -> WorkflowIns
     raise already_open(row, "pass on_conflict='use_existing' or 'terminate_existing' to using() to change that")
 
 
-def _start_or_find(
+def start_or_find(
     database: Database, new: NewInstance, on_conflict: str
 ) -> tuple[WorkflowInstance, WorkflowInstance | None]:
+    """Start an instance; return its row, and the open one of its id, in whose place it was not started."""
+
     def attempt() -> tuple[WorkflowInstance, WorkflowInstance | None]:
         row = new.as_row()
-        return row, insert_or_find(database, row, on_conflict, is_new_id=new.instance_id is None)
+        is_new_id = new.instance_id is None
+        return row, insert_or_find(database, row, on_conflict, signals=new.signals, is_new_id=is_new_id)
 
     return repeat_deadlocks(database, attempt)
 
@@ -110,8 +114,9 @@ def repeat_deadlocks(database: Database, attempt: Callable[[], T]) -> T:
 
 
 def insert_or_find(
-    database: Database, row: WorkflowInstance, on_conflict: str, *, is_new_id: bool = False
-) -> WorkflowInstance | None:
+    database: Database, row: WorkflowInstance, on_conflict: str, *, signals: Iterable[CarriedSignal] = (),
+    is_new_id: bool = False,
+) -> WorkflowInstance | None:  # fmt: skip
     """Insert the instance; return the open one that was left in its place, None without one."""
     if not is_new_id and on_conflict != "terminate_existing":
         existing = _find_open(database, row.instance_key)
@@ -126,21 +131,8 @@ def insert_or_find(
         elif (winner := _find_winner(database, row.instance_key)) is not None:
             WorkflowInstance.objects.using(database.alias).filter(pk=row.pk).delete()
             return winner
-    _inbox([row], database)
+    _inbox([row], database, signals)
     return None
-
-
-def start_or_hold(database: Database, new: NewInstance) -> None:
-    """Start an instance unless its id is open; it cannot close before the caller's transaction ends.
-
-    Holds the open row like a termination does: steps of this instance wait that long, no other's do.
-    """
-    assert new.instance_id is not None
-    opened = OpenInstance.objects.using(database.alias).filter(pk=key_of(new.instance_id))
-    while opened.select_for_update().first() is None:
-        # Without a look: under REPEATABLE READ it might see, again and again, what has closed.
-        if insert_or_find(database, new.as_row(), "use_existing", is_new_id=True) is None:
-            return
 
 
 def start_many(database: Database, news: Sequence[NewInstance]) -> list[WorkflowInstance]:
@@ -189,8 +181,8 @@ def _open_row(row: WorkflowInstance) -> OpenInstance:
     return OpenInstance(open_key=row.instance_key, chain_id=row.chain, instance_id=row.pk, queue=row.queue)
 
 
-def _inbox(rows: Iterable[WorkflowInstance], database: Database) -> None:
-    started = encode_event(started_event())
+def _inbox(rows: Iterable[WorkflowInstance], database: Database, signals: Iterable[CarriedSignal] = ()) -> None:
+    started = encode_event(started_event(signals=list(signals)))
     InboxEvent.objects.using(database.alias).bulk_create(
         (
             InboxEvent(

@@ -9,7 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from django_workflows.conf import get_settings
-from django_workflows.engine.events import CancelRequested, SignalReceived, TerminateRequested, UpdateRequested
+from django_workflows.engine.events import (
+    CancelRequested,
+    SignalReceived,
+    SignalWithStart,
+    TerminateRequested,
+    UpdateRequested,
+)
 from django_workflows.store import claims, leftovers
 from django_workflows.store.database import Database
 from django_workflows.store.work import InboxRow, TaskKey
@@ -21,8 +27,11 @@ from .held import StickyCache
 # Rows become visible in commit order, not in id order: ids younger than this are read again.
 _WINDOW = 2.0
 _LOOK_BACK = 1.0
+_SOON = 10  # times what it costs to look back
 # What others send, in an order that counts; outcomes of the instance's own decisions have none.
-_MESSAGES = frozenset(cls.__name__ for cls in (SignalReceived, UpdateRequested, CancelRequested, TerminateRequested))
+_MESSAGES = frozenset(
+    cls.__name__ for cls in (SignalReceived, SignalWithStart, UpdateRequested, CancelRequested, TerminateRequested)
+)
 # Candidates fetched per free place, then sampled, so that workers do not all grab for the same first rows.
 _OVERFETCH = 4
 
@@ -54,6 +63,7 @@ class Finder:
         self._interval = self._shortest
         self.due = 0.0
         self._look_back_due = 0.0
+        self._look_back_cost = 0.0  # in seconds, of the last one
         self._highest: deque[tuple[float, int]] = deque()
         self._watermark = 0
 
@@ -61,6 +71,11 @@ class Finder:
         """Make the next poll due now: somebody says that there is work."""
         self.due = 0.0
         self._interval = self._shortest
+
+    def look_back_soon(self) -> None:
+        """Have a poll read again what others before have read: some of it is now for somebody else."""
+        self.hint()
+        self._look_back_due = min(self._look_back_due, time.monotonic() + _SOON * self._look_back_cost)
 
     def poll(self) -> Findings:
         findings = Findings()
@@ -81,7 +96,8 @@ class Finder:
         if looking_back:
             # Budgeted: a look back that takes long is done less often.
             now = time.monotonic()
-            self._look_back_due = now + max(_LOOK_BACK, 100 * (now - started))
+            self._look_back_cost = now - started
+            self._look_back_due = now + max(_LOOK_BACK, 100 * self._look_back_cost)
         garbage, blocked = [], []
         for row in rows:
             if row.open_key is None:

@@ -345,6 +345,8 @@ class TurnLoop:
         if step.blocked is None:
             held.stepped = []
         if step.blocked is not None or step.release or step.step.closing is not None:
+            if step.step.closing is not None and held.inputs:
+                self.finder.look_back_soon()  # what it has closed without is for the next execution, or left over
             self._drop(step.chain.chain)
         else:
             held.uncommitted = None

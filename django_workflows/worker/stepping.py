@@ -6,13 +6,12 @@ import logging
 from datetime import datetime
 
 from django_workflows.conf import get_settings
-from django_workflows.engine.events import InputEvent, UpdateRequested, decode_event
+from django_workflows.engine.events import ChildScheduled, InputEvent, SignalWithStart, UpdateRequested, decode_event
 from django_workflows.engine.steps import Step
 from django_workflows.exceptions import PayloadError, UpdateNotAnswered, WorkflowsError
 from django_workflows.failures import Failure
 from django_workflows.replayer import new_machine
-from django_workflows.store.children import order_in
-from django_workflows.store.work import InboxRow, LoadedInstance
+from django_workflows.store.work import ChildOrder, InboxRow, LoadedInstance
 
 from .guards import StepWatch
 from .held import Held, Input, PendingOrder, StickyCache
@@ -50,17 +49,20 @@ def take_inbox(held: Held, rows: list[InboxRow]) -> None:
     for row in sorted(rows, key=lambda row: (row.type != "InstanceStarted", row.id)):
         if row.id in held.seen or row.id in held.orders:
             continue
-        if (order := order_in(row)) is not None:
-            held.orders[row.id] = PendingOrder(order)
-            continue
-        if row.instance is not None and row.instance != held.chain.instance:
+        is_order = row.type == ChildScheduled.__name__
+        if row.instance is not None and row.instance != held.chain.instance and not is_order:
             held.seen.add(row.id)
             held.inputs.append(Input(_stale(row), inbox=row.id))
             continue
-        event = decode_event(row.type, row.data)
-        if not isinstance(event, InputEvent):
-            raise PayloadError(f"expected an input event in inbox row {row.id}, found {row.type}")
-        held.offer_inbox(row.id, event)
+        match decode_event(row.type, row.data):
+            case ChildScheduled() as order if row.instance is not None:
+                held.orders[row.id] = PendingOrder(ChildOrder(row.id, row.instance, order))
+            case SignalWithStart() as message:
+                held.offer_inbox(row.id, message.signal)
+            case InputEvent() as event:
+                held.offer_inbox(row.id, event)
+            case _:
+                raise PayloadError(f"expected an input event in inbox row {row.id}, found {row.type}")
 
 
 class _Stale(InputEvent, frozen=True):

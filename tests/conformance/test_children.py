@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 
-from django_workflows import ChildWorkflowTerminated, Signal, WorkflowCancelled, WorkflowFailed, get_handle, workflow
+from django_workflows import (
+    ChildWorkflowTerminated,
+    RetryPolicy,
+    Signal,
+    WorkflowCancelled,
+    WorkflowFailed,
+    get_handle,
+    workflow,
+)
 from django_workflows.models import InstanceStatus, WorkflowInstance
+from django_workflows.testing import running_worker
 from django_workflows.worker.worker import Worker
 from tests.conformance.waiting import eventually
 
@@ -34,11 +44,6 @@ async def wait() -> str:
     except asyncio.CancelledError:
         return "cleaned up"
     return "went on"
-
-
-@workflow(name="children.add_doubles")
-async def add_doubles(count: int) -> int:
-    return sum(await asyncio.gather(*(double(number) for number in range(count))))
 
 
 @workflow(name="children.catch")
@@ -77,8 +82,13 @@ def open_child() -> WorkflowInstance | None:
     return WorkflowInstance.objects.open().filter(name="children.wait").first()
 
 
-def test_results_come_back_in_order(worker: Worker) -> None:
-    assert add_doubles.start(20).result(timeout=20) == 380
+def test_a_hundred_run_side_by_side_and_their_results_come_back_in_order(worker: Worker) -> None:
+    assert doubles.start(100).result(timeout=60) == list(range(0, 200, 2))
+
+
+@workflow(name="children.doubles")
+async def doubles(count: int) -> list[int]:
+    return await asyncio.gather(*(double(number) for number in range(count)))
 
 
 def test_a_childs_exception_arrives_as_itself(worker: Worker) -> None:
@@ -96,7 +106,67 @@ async def add_negative() -> int:
 
 
 def test_three_levels_run(worker: Worker) -> None:
-    assert grandparent.start(3).result(timeout=20) == 3
+    handle = grandparent.start(3)
+    assert handle.result(timeout=20) == 3
+    roots = WorkflowInstance.objects.exclude(pk=handle.describe().pk).values_list("root_id", flat=True)
+    assert set(roots) == {handle.describe().pk}
+
+
+def test_a_child_may_run_in_another_queue(consistent_tables: None, cache_size: int) -> None:
+    handle = elsewhere.start()
+    with running_worker(sticky_cache_size=cache_size):
+        child = eventually(lambda: WorkflowInstance.objects.filter(name="children.double").first())
+        assert child.queue == "elsewhere"
+        with running_worker(queues=["elsewhere"], sticky_cache_size=cache_size):
+            assert handle.result(timeout=20) == 8
+
+
+@workflow(name="children.elsewhere")
+async def elsewhere() -> int:
+    return await double.using(queue="elsewhere")(4)
+
+
+def test_a_child_is_retried_by_its_policy_and_its_parent_sees_the_last_result(worker: Worker) -> None:
+    handle = patient.start()
+    assert handle.result(timeout=20) == 3
+    attempts = WorkflowInstance.objects.filter(name="children.third_time").order_by("id")
+    assert list(attempts.values_list("attempt", "status")) == [(1, "failed"), (2, "failed"), (3, "completed")]
+    assert len(handle.history()) == 4
+
+
+@workflow(name="children.third_time")
+async def third_time() -> int:
+    attempt = workflow.info().attempt
+    if attempt < 3:
+        raise Refused(attempt)
+    return attempt
+
+
+@workflow(name="children.patient")
+async def patient() -> int:
+    policy = RetryPolicy(max_attempts=5, initial_interval=timedelta(milliseconds=10))
+    return await third_time.using(retry=policy)()
+
+
+def test_of_a_child_that_continues_as_new_its_parent_sees_the_last_result(worker: Worker) -> None:
+    handle = of_rounds.start()
+    assert handle.result(timeout=20) == 5
+    assert WorkflowInstance.objects.filter(name="children.rounds", status="continued_as_new").count() == 5
+    assert [event.type for event in handle.history()] == [
+        "InstanceStarted", "ChildScheduled", "ChildCompleted", "InstanceCompleted",
+    ]  # fmt: skip
+
+
+@workflow(name="children.rounds")
+async def rounds(number: int) -> int:
+    if number < 5:
+        workflow.continue_as_new(number + 1)
+    return number
+
+
+@workflow(name="children.of_rounds")
+async def of_rounds() -> int:
+    return await rounds(0)
 
 
 def test_a_child_inherits_the_queue_and_knows_its_root(worker: Worker) -> None:
@@ -133,11 +203,3 @@ def test_terminating_a_child_surfaces_in_the_parent(worker: Worker) -> None:
     child = eventually(open_child)
     get_handle(child.instance_id).terminate("not needed")
     assert handle.result(timeout=20) == "child terminated"
-
-
-def test_terminating_the_parent_cancels_the_child(worker: Worker) -> None:
-    handle = parent.start()
-    child = eventually(open_child)
-    handle.terminate()
-    assert handle.status == InstanceStatus.TERMINATED
-    assert get_handle(child.instance_id).result(timeout=20) == "cleaned up"

@@ -74,6 +74,17 @@ def test_what_is_not_retryable_is_not_retried(refused: Any) -> None:
     assert failed(ran.finish()).next_execution_id == ""
 
 
+def test_an_exception_may_ask_for_the_pause_or_for_none_at_all() -> None:
+    @workflow(name="retries.engine.asking", retry=SECONDS)
+    async def asking(name: str, value: Any) -> None:
+        error = CardDeclined("later")
+        setattr(error, name, value)
+        raise error
+
+    assert failed(Run(asking, "next_retry_delay", 7)).next_start == START + timedelta(seconds=7)
+    assert failed(Run(asking, "non_retryable", True)).next_execution_id == ""
+
+
 def test_jitter_is_the_same_on_replay() -> None:
     ran = Run(failing.using(retry=RetryPolicy(jitter=1.0, initial_interval=timedelta(seconds=10)))).finish()
     start = failed(ran).next_start

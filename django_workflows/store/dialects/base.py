@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Literal
 
-from django.db import models
+from django.db import models, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 from django.db.models import Model
@@ -117,9 +117,10 @@ class Dialect:
         return text
 
     @contextmanager
-    def brief_lock_wait(self, cursor: CursorWrapper) -> Iterator[None]:
-        """Give up waiting for locks almost at once, in a transaction of this worker's own."""
-        yield
+    def impatient_transaction(self) -> Iterator[CursorWrapper]:
+        """Begin a transaction of this worker's own, in which no lock is waited for but a moment."""
+        with transaction.atomic(using=self.connection.alias, savepoint=False), self.connection.cursor() as cursor:
+            yield cursor
 
     def is_lock_timeout(self, error: Exception) -> bool:
         """Tell whether a statement gave up waiting for a lock."""

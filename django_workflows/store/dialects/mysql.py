@@ -88,12 +88,14 @@ class VendorDialect(Dialect):
         return msgspec.Raw(text.encode())  # JSON_TABLE would take text for a JSON string
 
     @contextmanager
-    def brief_lock_wait(self, cursor: CursorWrapper) -> Iterator[None]:
-        cursor.execute("SET SESSION innodb_lock_wait_timeout = 0")  # which MySQL takes for 1
-        try:
-            yield
-        finally:
-            cursor.execute("SET SESSION innodb_lock_wait_timeout = 1")
+    def impatient_transaction(self) -> Iterator[CursorWrapper]:
+        with self.connection.cursor() as session:
+            session.execute("SET SESSION innodb_lock_wait_timeout = 0")  # which MySQL takes for 1
+            try:
+                with super().impatient_transaction() as cursor:
+                    yield cursor
+            finally:
+                session.execute("SET SESSION innodb_lock_wait_timeout = 1")
 
     def is_lock_timeout(self, error: Exception) -> bool:
         return bool(error.args) and error.args[0] == 1205

@@ -46,9 +46,10 @@ class VendorDialect(Dialect):
         return msgspec.Raw(text.encode())
 
     @contextmanager
-    def brief_lock_wait(self, cursor: CursorWrapper) -> Iterator[None]:
-        cursor.execute("SET LOCAL lock_timeout = '5ms'")
-        yield
+    def impatient_transaction(self) -> Iterator[CursorWrapper]:
+        with super().impatient_transaction() as cursor:
+            cursor.execute("SET LOCAL lock_timeout = '5ms'")
+            yield cursor
 
     def is_lock_timeout(self, error: Exception) -> bool:
         return getattr(error.__cause__, "sqlstate", None) == "55P03"
