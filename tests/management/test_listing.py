@@ -77,7 +77,7 @@ def test_filters_by_workflow_also_under_its_older_names() -> None:
     assert listed("--name", "commands.old_describe") == ["old", "new"]
 
 
-def test_an_unknown_workflow_is_noted() -> None:
+def test_an_unknown_workflow_is_noted(only_commands: None) -> None:
     output = run("listworkflows", "--name", "commands.wiat")
     assert output.out == "No instances\n"
     assert "did you mean commands.wait" in output.err

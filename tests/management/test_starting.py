@@ -78,7 +78,7 @@ def test_an_unknown_name_is_refused_with_close_ones() -> None:
     assert error.returncode == ExitCode.USAGE
 
 
-def test_a_name_that_is_like_no_other_is_refused_with_those_there_are() -> None:
+def test_a_name_that_is_like_no_other_is_refused_with_those_there_are(only_commands: None) -> None:
     assert "; there are commands." in str(refusal("startworkflow", "?????", "17"))
 
 
