@@ -88,14 +88,14 @@ def register_class(
         raise RegistrationError(
             f"expected a workflow class to have an `async def run`, found {cls.__qualname__} without"
         )
-    methods = {name: method for name, method in vars(WorkflowClass).items() if isinstance(method, classmethod)}
+    methods = {key: method for key, method in vars(WorkflowClass).items() if isinstance(method, classmethod)}
     _check_names(cls, methods)
     definition = WorkflowDefinition(
         run, name, queue, version, aliases, retry, owner=cls, handlers=handlers_of(cls)
     )  # fmt: skip
     setattr(cls, _WORKFLOW, Workflow(workflows.add(definition)))
-    for name, method in methods.items():
-        setattr(cls, name, method)
+    for attribute, method in methods.items():
+        setattr(cls, attribute, method)
     return cls
 
 
