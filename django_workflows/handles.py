@@ -249,7 +249,8 @@ class WorkflowHandle(Generic[R]):
     def terminate(self, reason: str = "") -> None:
         """Close the instance at once, in the caller's transaction; raises InstanceNotFound, InstanceNotRunning.
 
-        None of its code runs, running activities learn of it within seconds, children are asked to cancel.
+        None of its code runs, running activities learn of it within seconds, children are told as their `parent_close`
+        says.
         """
         messages.terminate(self._database, self.instance_id, self.execution_id, reason)
         wakeups.announce_on_commit(self._database.alias)

@@ -77,8 +77,10 @@ class Workflow(Generic[P, R]):
     def signal_with_start(self, signal: Signal[T], value: T, /, *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[R]:
         """Signal the open instance of the given `instance_id`, or start it with the signal waiting for it.
 
-        In the caller's transaction, in which the open instance cannot close: its steps wait for the end of the
-        transaction. Raises what `start` and `WorkflowHandle.signal` raise, ValueError without an `instance_id`.
+        In the caller's transaction, and only inserts. An open instance that closes without the signal is followed by a
+        new one that gets it. Raises what `start` and `WorkflowHandle.signal` raise, ValueError without an `instance_id`.
+
+        Example: `invoice.using(instance_id="invoice-ada").signal_with_start(line, "book", "ada")`
         """
         handle: WorkflowHandle[R] = get_client().signal_with_start(self, signal, value, args, kwargs)
         return handle
@@ -97,8 +99,10 @@ class Workflow(Generic[P, R]):
     def update_with_start(self, request: UpdateRequest[T], /, *args: P.args, **kwargs: P.kwargs) -> UpdateHandle[T]:
         """Ask the open instance of the given `instance_id` for an update, starting it first if there is none.
 
-        Example: `Cart.using(instance_id="cart-17").update_with_start(Cart.add.request("book"), customer.pk)`. As
-        atomic as `signal_with_start`, and raises the same.
+        In the caller's transaction. An open instance may close without having read it: the answer is UpdateNotAnswered
+        then. Raises what `start` raises, ValueError without an `instance_id`.
+
+        Example: `Cart.using(instance_id="cart-17").update_with_start(Cart.add.request("book"), customer.pk)`
         """
         handle: UpdateHandle[T] = get_client().update_with_start(self, request, args, kwargs)
         return handle

@@ -12,7 +12,9 @@ from django_workflows import (
     Await,
     Case,
     Channel,
+    ChildHandle,
     Default,
+    ExternalHandle,
     Receive,
     RetryPolicy,
     Send,
@@ -136,6 +138,40 @@ async def fulfil(order_id: int, cents: int = 100) -> Receipt:
     return receipt
 
 
+@workflow(retry=RetryPolicy(max_attempts=3))
+async def use_children(order_id: int) -> float:
+    handle = child.start_child(3)
+    assert_type(handle, ChildHandle[float])
+    assert_type(await handle, float)
+    assert_type(handle.task, asyncio.Task[float])
+    assert_type(handle.instance_id, str)
+    await handle.started()
+    await handle.signal(approval, True)
+    await handle.signal("approval", "anything")
+    handle.cancel()
+    using = child.using(
+        instance_id="child-1", queue="slow", retry=RetryPolicy(), parent_close="abandon", attributes={"a": 1},
+        subject=object(),
+    )  # fmt: skip
+    assert_type(await using(order_id), float)
+    one, two = await asyncio.gather(child(1), using.start_child(2))
+    assert_type(one, float)
+    assert_type(two, float)
+    other = workflow.handle("order-1")
+    assert_type(other, ExternalHandle)
+    await other.signal(items, [1])
+    await other.cancel("no longer wanted")
+
+    child.start_child("x")  # error: arg-type
+    child.using(parent_close="ask")  # error: arg-type, typeddict-item
+    child.using(retry=3)  # error: arg-type, typeddict-item
+    await handle.signal(approval, 3)  # error: misc
+    await other.signal(items, ["x"])  # error: misc
+    handle.cancel("because")  # error: call-arg
+    wrong: int = await handle  # error: assignment
+    return wrong
+
+
 @workflow
 async def select(order_id: int) -> None:
     counts: Channel[int] = Channel(capacity=3)
@@ -186,6 +222,8 @@ def use_the_client() -> None:
     handle.signal(approval, True)
     handle.signal(items, [1])
     handle.signal("approval", "anything")
+    with_start = fulfil.using(instance_id="order-1").signal_with_start(approval, True, 1, cents=3)
+    assert_type(with_start, WorkflowHandle[Receipt])
     fulfil.using(instance_id="order-1", queue="slow").start(1)
     get_handle("order-1").cancel("no longer wanted")
     activity.complete("token", "label")
@@ -199,6 +237,8 @@ def use_the_client() -> None:
     fulfil.start()  # error: call-arg
     fulfil.using(instance_id="x").start(1, 2, 3)  # error: call-arg
     handle.signal(approval, 3)  # error: misc
+    fulfil.signal_with_start(approval, True, "x")  # error: arg-type
+    fulfil.signal_with_start(approval, True)  # error: call-arg
     handle.signal(items, ["x"])  # error: misc
     wrong: int = handle.result()  # error: assignment
     assert wrong
@@ -208,6 +248,7 @@ async def use_the_async_client() -> None:
     handle = await fulfil.astart(1)
     assert_type(await handle.aresult(), Receipt)
     await handle.asignal(approval, True)
+    assert_type(await fulfil.asignal_with_start(approval, True, 1), WorkflowHandle[Receipt])
     await fulfil.astart("x")  # error: arg-type
     await handle.asignal(approval, 3)  # error: misc
 
