@@ -78,7 +78,7 @@ class Workflow(Generic[P, R]):
         """Signal the open instance of the given `instance_id`, or start it with the signal waiting for it.
 
         In the caller's transaction, and only inserts. An open instance that closes without the signal is followed by a
-        new one that gets it. Raises what `start` and `WorkflowHandle.signal` raise, ValueError without an `instance_id`.
+        new one that gets it. Raises what `start` does, PayloadError, and ValueError without an `instance_id`.
 
         Example: `invoice.using(instance_id="invoice-ada").signal_with_start(line, "book", "ada")`
         """
