@@ -98,11 +98,17 @@ def test_ctrl_c_while_waiting() -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # What a shell starts in the background has Ctrl-C ignored, and so have its children, these tests included.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    # The note comes just before the wait.
-    assert process.stderr.readline().startswith("No live worker")
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    with process:
+        # The note comes just before the wait.
+        assert process.stderr.readline().startswith("No live worker")
+        process.send_signal(signal.SIGINT)
+        try:
+            out, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert (process.returncode, out, err) == (130, "", "CommandError: Interrupted\n")
     assert handle.status is InstanceStatus.RUNNING
 
