@@ -52,11 +52,12 @@ class ModelClient:
         return [WorkflowHandle(row.instance_id, None, workflow) for row in rows]
 
     def signal_with_start(
-        self, workflow: Workflow[Any, Any], signal: Signal[Any], value: Any, args: Any, kwargs: Any
+        self, workflow: Workflow[Any, Any], signal: Signal[Any] | str, value: Any, args: Any, kwargs: Any
     ) -> WorkflowHandle[Any]:
-        payload = payloads.encode(value, what=f"signal {signal.name!r}", limit=get_settings().max_payload_bytes)
+        name = signal.name if isinstance(signal, Signal) else signal
+        payload = payloads.encode(value, what=f"signal {name!r}", limit=get_settings().max_payload_bytes)
         new, database = _addressed(workflow, args, kwargs), Database()
-        row = with_start.signal(database, new, signal.name, payload)
+        row = with_start.signal(database, new, name, payload)
         wakeups.announce_on_commit(database.alias)
         return WorkflowHandle(row.instance_id, None, workflow)
 

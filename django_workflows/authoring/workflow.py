@@ -74,9 +74,12 @@ class Workflow(Generic[P, R]):
         handle: WorkflowHandle[R] = await sync_to_async(self.start)(*args, **kwargs)
         return handle
 
-    def signal_with_start(self, signal: Signal[T], value: T, /, *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[R]:
+    def signal_with_start(
+        self, signal: Signal[T] | str, value: T, /, *args: P.args, **kwargs: P.kwargs
+    ) -> WorkflowHandle[R]:
         """Signal the open instance of the given `instance_id`, or start it with the signal waiting for it.
 
+        `signal` is a Signal or a name.
         In the caller's transaction, and only inserts. An open instance that closes without the signal is followed by a
         new one that gets it. Raises what `start` does, PayloadError, and ValueError without an `instance_id`.
 
@@ -86,7 +89,7 @@ class Workflow(Generic[P, R]):
         return handle
 
     async def asignal_with_start(
-        self, signal: Signal[T], value: T, /, *args: P.args, **kwargs: P.kwargs
+        self, signal: Signal[T] | str, value: T, /, *args: P.args, **kwargs: P.kwargs
     ) -> WorkflowHandle[R]:
         """Signal with start from async code; see `signal_with_start`."""
         from asgiref.sync import sync_to_async

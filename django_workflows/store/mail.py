@@ -113,14 +113,15 @@ class Mail:
 
     def _find_children(self) -> dict[_Child, Addressee]:
         """Return the open children of those whose children are written to."""
-        parents = {parent for parent, _ in self._to_children}
-        parents.update(step.chain.instance for step, message in self._posted if message.child)
-        if not parents:
+        wanted = {*self._to_children, *((step.chain.instance, one.child) for step, one in self._posted if one.child)}
+        if not wanted:
             return {}
+        parents, commands = sorted({parent for parent, _ in wanted}), sorted({command for _, command in wanted})
         self._cursor.execute(
             f"SELECT w.parent_id, w.parent_command, o.chain_id, o.instance_id, o.queue FROM {_INSTANCE} w "
-            f"JOIN {_OPEN} o ON o.instance_id = w.id WHERE w.parent_id IN ({', '.join(['%s'] * len(parents))})",
-            sorted(parents),
+            f"JOIN {_OPEN} o ON o.instance_id = w.id WHERE w.parent_id IN ({', '.join(['%s'] * len(parents))}) "
+            f"AND w.parent_command IN ({', '.join(['%s'] * len(commands))})",
+            [*parents, *commands],
         )
         return {(parent, command): Addressee(*row) for parent, command, *row in self._cursor.fetchall()}
 

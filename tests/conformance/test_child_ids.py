@@ -180,6 +180,19 @@ def test_an_id_that_an_application_holds_delays_that_child_and_nothing_else(work
     assert handle.result(timeout=20) == "x", "the start happens when the application's transaction has ended"
 
 
+def test_so_do_many_such_ids(worker: Worker) -> None:
+    skip_without_row_locks()
+    ids = [f"child-{number}" for number in range(50)]
+    with elsewhere(lambda: wait_for_go.start_many([()] * 50, instance_ids=ids), end="rollback"):
+        handle = several.start(50)
+        eventually(lambda: len(types(handle.instance_id)) == 51)
+        began = time.monotonic()
+        for number in range(10):
+            assert echo.start(number).result(timeout=10) == number
+        assert time.monotonic() - began < 5
+    assert handle.result(timeout=60) == [str(number) for number in range(50)]
+
+
 def test_an_id_that_an_application_takes_for_good_is_taken(worker: Worker) -> None:
     skip_without_row_locks()
     with elsewhere(wait_for_go.using(instance_id="child-1").start, end="commit"):

@@ -204,6 +204,23 @@ async def of_restless_child(count: int) -> list[int]:
     return await child
 
 
+def test_a_signal_reaches_a_child_whose_first_execution_was_removed(worker: Worker) -> None:
+    handle = of_pruned_child.start()
+    first = eventually(lambda: WorkflowInstance.objects.filter(instance_id="pruned", status="continued_as_new").first())
+    get_handle("pruned", first.execution_id).remove()
+    handle.signal(number, 0)
+    assert handle.result(timeout=20) == [0, 7]
+
+
+@workflow(name="messages.of_pruned_child")
+async def of_pruned_child() -> list[int]:
+    child = one_each.using(instance_id="pruned").start_child(2, [])
+    await child.signal(number, 0)
+    await number.receive()
+    await child.signal(number, 7)
+    return await child
+
+
 def test_a_signal_to_a_child_never_reaches_a_stranger_with_its_id(worker: Worker) -> None:
     handle = late.start()
     eventually(lambda: WorkflowInstance.objects.filter(instance_id="the-child").exists())

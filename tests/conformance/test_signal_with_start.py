@@ -83,6 +83,11 @@ def test_it_signals_the_instance_that_is_open_and_ignores_the_arguments(worker: 
     assert executions() == 1
 
 
+def test_a_name_will_do_and_a_handler_gets_it_before_the_code_runs(worker: Worker) -> None:
+    assert collector.signal_with_start("with_start.number", 5, 1).result(timeout=20) == [5]
+    assert counter.signal_with_start(Counter.finish, None, 100).result(timeout=20) == 100
+
+
 def test_after_the_close_it_starts_anew(worker: Worker) -> None:
     assert collector.signal_with_start(number, 1, 1).result(timeout=20) == [1]
     assert collector.signal_with_start(number, 2, 1).result(timeout=20) == [2]

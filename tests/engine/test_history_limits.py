@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from django_workflows import HistoryLimitExceeded, workflow
+from django_workflows import HistoryLimitExceeded, RetryPolicy, workflow
 from django_workflows.authoring.program import entry_of
 from django_workflows.engine import events as ev
 from django_workflows.engine.machine import Machine
@@ -33,12 +33,12 @@ async def for_ever() -> None:
         await echo()
 
 
-def machine_of(main: Any, limit: int = 0) -> Machine:
+def machine_of(main: Any, limit: int = 0, options: ev.InstanceOptions | None = None) -> Machine:
     definition = WorkflowDefinition(main, "tests.main")
     info = InstanceInfo(
         instance_id="instance-1", execution_id="execution-1", workflow="tests.main", queue="default", started_at=START
     )
-    return Machine(info, entry_of(definition, b"[[],{}]"), history_limit=limit)
+    return Machine(info, entry_of(definition, b"[[],{}]"), history_limit=limit, options=options)
 
 
 def test_continue_as_new_is_suggested_from_the_length_that_the_start_says() -> None:
@@ -62,6 +62,13 @@ def test_without_a_length_in_the_start_nothing_is_suggested() -> None:
     step = machine_of(suggestions).step([ev.InstanceStarted(), completed(1), completed(2), completed(3)], START)
     assert isinstance(step.closing, ev.InstanceCompleted)
     assert [entry[1] for entry in msgspec.json.decode(step.closing.result)] == [False, False, False]
+
+
+def test_an_execution_that_is_too_long_is_not_retried() -> None:
+    options = ev.InstanceOptions(retry=RetryPolicy().to_json())
+    step = machine_of(for_ever, limit=4, options=options).step([ev.InstanceStarted(), completed(1)], START)
+    assert isinstance(step.closing, ev.InstanceFailed)
+    assert step.closing.next_execution_id == ""
 
 
 def test_an_execution_fails_when_its_history_reaches_the_limit() -> None:

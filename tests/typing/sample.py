@@ -224,6 +224,7 @@ def use_the_client() -> None:
     handle.signal("approval", "anything")
     with_start = fulfil.using(instance_id="order-1").signal_with_start(approval, True, 1, cents=3)
     assert_type(with_start, WorkflowHandle[Receipt])
+    fulfil.signal_with_start("approval", "anything", 1)
     fulfil.using(instance_id="order-1", queue="slow").start(1)
     get_handle("order-1").cancel("no longer wanted")
     activity.complete("token", "label")
@@ -239,6 +240,7 @@ def use_the_client() -> None:
     handle.signal(approval, 3)  # error: misc
     fulfil.signal_with_start(approval, True, "x")  # error: arg-type
     fulfil.signal_with_start(approval, True)  # error: call-arg
+    fulfil.signal_with_start(approval, 3, 1)  # error: misc, arg-type
     handle.signal(items, ["x"])  # error: misc
     wrong: int = handle.result()  # error: assignment
     assert wrong
