@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from datetime import timedelta
 
-from django_workflows import RetryPolicy, activity, workflow
+from django_workflows import RetryPolicy, Signal, activity, workflow
 from tests.testapp.models import Effect
 
 _PATIENT = RetryPolicy(max_attempts=None)
@@ -32,3 +34,46 @@ async def mixed(name: str, steps: int) -> int:
         else:
             total += await apply_once(f"{name}-{step}")
     return total
+
+
+number: Signal[int] = Signal("reliability.number", int)
+
+
+@workflow(name="reliability.member")
+async def member(key: str) -> int:
+    """Wait for a signal, with an effect before and after."""
+    total = await apply_once(f"{key} before")
+    total += await number.receive()
+    return total + await apply_once(f"{key} after")
+
+
+@workflow(name="reliability.second_try", retry=RetryPolicy(max_attempts=2, initial_interval=timedelta(milliseconds=50)))
+async def second_try(key: str) -> int:
+    attempt = workflow.info().attempt
+    await apply_once(f"{key} {attempt}")
+    if attempt == 1:
+        raise LookupError("the first attempt")
+    return attempt
+
+
+@workflow(name="reliability.rounds")
+async def rounds(key: str, done: int) -> int:
+    await apply_once(f"{key} {done}")
+    if done < 3:
+        workflow.continue_as_new(key, done + 1)
+    return done
+
+
+@workflow(name="reliability.family")
+async def family(name: str) -> int:
+    """Children of every kind, which live on while workers die."""
+    members = [member.using(instance_id=f"{name}-{place}").start_child(f"{name}-{place}") for place in range(3)]
+    members += [member.start_child(f"{name} own {place}") for place in range(2)]
+    member.using(instance_id=f"{name}-abandoned", parent_close="abandon").start_child(f"{name} abandoned")
+    tried = asyncio.create_task(second_try.using(instance_id=f"{name}-tried")(f"{name} tried"))
+    turned = asyncio.create_task(rounds(f"{name} turned", 0))
+    for place, child in enumerate(members):
+        await child.signal(number, place)
+    total = sum(await asyncio.gather(*members))
+    await workflow.handle(f"{name}-abandoned").signal(number, 100)
+    return total + await tried + await turned
