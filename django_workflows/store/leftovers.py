@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from django.db.models import Exists, Model, OuterRef, Q, QuerySet
@@ -32,8 +33,7 @@ def collect_inbox(database: Database, rows: list[InboxRow]) -> None:
 
 def _discard(database: Database, rows: list[InboxRow]) -> int:
     """Do what is left to do for rows of closed chains, and delete them; return how many."""
-    garbage: list[int] = []
-    updates: list[str] = []
+    garbage: dict[int, str] = {}  # with the update that a row asks for, if it does
     unread: defaultdict[int, dict[int, SignalWithStart]] = defaultdict(dict)
     done = 0
     for row in rows:
@@ -43,11 +43,10 @@ def _discard(database: Database, rows: list[InboxRow]) -> int:
         elif isinstance(event, SignalWithStart):
             unread[row.chain][row.id] = event
         else:
-            garbage.append(row.id)
-            updates += [event.update_id] if isinstance(event, UpdateRequested) else []
-    _answer_updates(database, updates)
+            garbage[row.id] = event.update_id if isinstance(event, UpdateRequested) else ""
+    unanswered = _answer_updates(database, {update_id for update_id in garbage.values() if update_id})
     done += sum(with_start.send_again(database, chain, signals) for chain, signals in unread.items())
-    return done + _delete(database, InboxEvent, ("id",), garbage)
+    return done + _delete(database, InboxEvent, ("id",), [row for row in garbage if garbage[row] not in unanswered])
 
 
 def _decode(row: InboxRow) -> Event | None:
@@ -104,20 +103,24 @@ def _is_kept(database: Database) -> Q:
     return Q(Exists(first)) | Q(Exists(others))
 
 
-def _answer_updates(database: Database, ids: list[str]) -> None:
-    """Reject the updates that reached their instance after it had closed; delete them where it has been removed."""
+def _answer_updates(database: Database, ids: set[str]) -> set[str]:
+    """Reject the updates that reached their instance after it had closed; delete them where it has been removed.
+
+    Skips those that somebody holds locked, since an application may be removing the instance in a transaction that
+    takes long; returns them.
+    """
     if not ids:
-        return
+        return set()
     removed = WorkflowUpdate.objects.using(database.alias).filter(pk__in=ids).exclude(_is_kept(database))
     _delete(database, WorkflowUpdate, ("update_id",), removed.values_list("pk", flat=True))
+    key, pending = ("update_id",), f"AND t.status = '{WorkflowUpdate.Status.PENDING.value}'"
     with database.atomic(), database.cursor() as cursor:
-        # Skipping what is locked: an application may be removing the instance in a transaction that takes long.
-        key, pending = ("update_id",), f"AND t.status = '{WorkflowUpdate.Status.PENDING.value}'"
-        found = database.dialect.select(cursor, WorkflowUpdate, key, key, ids, where=pending, lock="skip")
+        select = partial(database.dialect.select, cursor, WorkflowUpdate, key, key, list(ids), where=pending)
         leave_unanswered(
-            database, cursor, [row[0] for row in found], WorkflowUpdate.Status.REJECTED,
+            database, cursor, [row[0] for row in select(lock="skip")], WorkflowUpdate.Status.REJECTED,
             "the instance had closed before the update reached it",
         )  # fmt: skip
+        return {row[0] for row in select()}
 
 
 def _delete(database: Database, model: type[Model], key: tuple[str, ...], keys: Iterable[Any]) -> int:

@@ -19,7 +19,7 @@ from tests.testapp.workflows import greet
 
 from .removal_support import busy, chain, continued_then_waiting, rows_left, sleeper, wake
 from .store_support import elsewhere, skip_without_row_locks
-from .waiting import assert_tables_consistent, eventually, in_threads, waiting_for_locks
+from .waiting import assert_tables_consistent, collect_leftovers, eventually, in_threads, waiting_for_locks
 
 # One by one
 
@@ -226,3 +226,17 @@ def test_messages_that_were_committed_after_the_removal_are_collected(cache_size
 
     assert_tables_consistent()  # does what a worker does with leftovers
     assert rows_left() == {}
+
+
+def test_an_update_that_another_collector_did_not_get_round_to_is_answered(cache_size: int) -> None:
+    """Two workers meet the same leftover; the one that has locked the update dies."""
+    skip_without_row_locks()
+    handle = sleeper.start()
+    messages.update(Database(), handle.instance_id, None, "f" * 32, "change", b"[[],{}]")
+    handle.terminate()
+    with elsewhere(lambda: list(WorkflowUpdate.objects.select_for_update()), end="rollback"):
+        collect_leftovers()
+    assert WorkflowUpdate.objects.get().status == WorkflowUpdate.Status.PENDING
+
+    collect_leftovers()
+    assert WorkflowUpdate.objects.get().status == WorkflowUpdate.Status.REJECTED

@@ -41,7 +41,7 @@ def eventually(predicate: Callable[[], T | None], timeout: float = 10) -> T:
 
 
 def assert_tables_consistent() -> None:
-    _collect_garbage()
+    collect_leftovers()
     instances = {row.pk: row for row in WorkflowInstance.objects.all()}
     opened = {row.instance_id: row for row in OpenInstance.objects.all()}
     lengths = _history_lengths()
@@ -63,7 +63,7 @@ def assert_tables_consistent() -> None:
     _check_updates(open_chains, chains)
 
 
-def _collect_garbage() -> None:
+def collect_leftovers() -> None:
     """Do what a worker does when it meets leftovers."""
     database = Database()
     queues = InboxEvent.objects.filter(queue__isnull=False).values_list("queue", flat=True).distinct()
