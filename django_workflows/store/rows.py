@@ -61,7 +61,7 @@ class StepRows:
         self.inbox_deletes += step.consumed
         self.own_task_deletes += [TaskKey(chain.instance, command) for command in step.finished]
         self.task_deletes += [TaskKey(chain.instance, command) for command in step.deferred]
-        if chain.blocks:
+        if chain.blocks or step.blocked is not None:
             self.timer_deletes.append(TaskKey(chain.instance, RETRY_COMMAND))
         if step.blocked is not None:
             self._add_blocked(step)

@@ -142,6 +142,17 @@ def test_timer_of_a_removed_instance_goes_away_and_others_go_on(cache_size: int)
         eventually(lambda: not Timer.objects.exists())
 
 
+def test_instance_that_is_not_blocked_yet_may_have_the_timer_of_its_next_try(cache_size: int) -> None:
+    handle, other = collect.start(1), greet.start("hello")
+    poison(handle, "FromTheFuture", "{}")
+    row, now = handle.describe(), timezone.now()
+    Timer.objects.create(instance_id=row.pk, command=0, chain_id=row.chain, fire_at=now, wake_at=now)
+    with running_worker(sticky_cache_size=cache_size):
+        eventually(lambda: handle.status is InstanceStatus.BLOCKED)
+        assert other.result(timeout=10) == "hello world"
+    handle.terminate()
+
+
 def test_instance_whose_last_claims_never_came_back_is_set_aside(cache_size: int) -> None:
     handle, other = collect.start(1), collect.start(1)
     OpenInstance.objects.filter(pk=handle.describe().instance_key).update(crashes=5)
