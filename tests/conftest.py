@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 from django.conf import settings
+from django.test import TransactionTestCase
+
+from .emptying import empty_tables
 
 
 def _remove_sqlite_log(name: str) -> None:
@@ -29,6 +32,13 @@ def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: N
         yield
         if database["ENGINE"].endswith("sqlite3"):
             _remove_sqlite_log(name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_emptying() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TransactionTestCase, "_fixture_teardown", empty_tables)
+        yield
 
 
 def pytest_report_header() -> str:
