@@ -8,11 +8,12 @@ from collections.abc import Iterable, Iterator
 from django_workflows.store import children
 from django_workflows.store.database import Database
 
+from .budget import rest_after
 from .held import Held, PendingOrder
 
 _BUDGET = 0.02  # seconds before each turn: the instances of the turn wait so long
-_PAUSE = 0.02  # before another try for an id that somebody holds, and at least
-_SHARE = 20  # times what the last try cost
+_PAUSE = 0.02  # before another try for an id that somebody holds, at least
+_SHARE = 0.05  # of the time, for tries of one order
 
 
 def start_children(database: Database, holders: Iterable[Held]) -> Iterator[tuple[Held, str]]:
@@ -31,5 +32,6 @@ def start_children(database: Database, holders: Iterable[Held]) -> Iterator[tupl
 def _try(database: Database, pending: PendingOrder, now: float) -> bool:
     done = children.carry_out(database, pending.order)
     if not done:
-        pending.not_before = time.monotonic() + max(_PAUSE, _SHARE * (time.monotonic() - now))
+        ended = time.monotonic()
+        pending.not_before = ended + rest_after(ended - now, share=_SHARE, shortest=_PAUSE)
     return done

@@ -21,13 +21,13 @@ from django_workflows.store.database import Database
 from django_workflows.store.work import InboxRow, TaskKey
 
 from .activities import ActivityPool, known_names
+from .budget import rest_after
 from .clock import DatabaseClock
 from .held import StickyCache
 
 # Rows become visible in commit order, not in id order: ids younger than this are read again.
 _WINDOW = 2.0
 _LOOK_BACK = 1.0
-_SOON = 10  # times what it costs to look back
 # What others send, in an order that counts; outcomes of the instance's own decisions have none.
 _MESSAGES = frozenset(
     cls.__name__ for cls in (SignalReceived, SignalWithStart, UpdateRequested, CancelRequested, TerminateRequested)
@@ -75,7 +75,8 @@ class Finder:
     def look_back_soon(self) -> None:
         """Have a poll read again what others before have read: some of it is now for somebody else."""
         self.hint()
-        self._look_back_due = min(self._look_back_due, time.monotonic() + _SOON * self._look_back_cost)
+        soon = rest_after(self._look_back_cost, share=0.1, shortest=0.0)
+        self._look_back_due = min(self._look_back_due, time.monotonic() + soon)
 
     def poll(self) -> Findings:
         findings = Findings()
@@ -94,10 +95,9 @@ class Finder:
         after = 0 if looking_back else self._watermark
         rows = claims.poll_inbox(self.database, self.queues, after)
         if looking_back:
-            # Budgeted: a look back that takes long is done less often.
             now = time.monotonic()
             self._look_back_cost = now - started
-            self._look_back_due = now + max(_LOOK_BACK, 100 * self._look_back_cost)
+            self._look_back_due = now + rest_after(self._look_back_cost, share=0.01, shortest=_LOOK_BACK)
         garbage, blocked = [], []
         for row in rows:
             if row.open_key is None:

@@ -12,6 +12,7 @@ from django_workflows.conf import get_settings
 from django_workflows.store import activities, leftovers, retention, workers
 from django_workflows.store.database import Database
 
+from .budget import rest_after
 from .clock import DatabaseClock
 
 logger = logging.getLogger("django_workflows.worker")
@@ -33,7 +34,7 @@ class Every:
         if (started := time.monotonic()) >= self._due:
             self.job()
             ended = time.monotonic()
-            self._due = ended + max(self.seconds, (ended - started) / self.share)
+            self._due = ended + rest_after(ended - started, share=self.share, shortest=self.seconds)
 
     @property
     def due(self) -> float:
