@@ -8,15 +8,18 @@ from types import FrameType
 from typing import Any
 
 from django_workflows.exceptions import WorkflowCancelled
-from django_workflows.failures import Failure, dotted_name
+from django_workflows.failures import dotted_name
 
 from .events import (
     ActivityCancelled,
+    ActivityFailed,
     ActivityScheduled,
     ChildCancelRequested,
+    ChildFailed,
     ChildScheduled,
     ChildStarted,
     CommandEvent,
+    MessageRefused,
     ParentClose,
     ResultEvent,
     TimerCancelled,
@@ -47,14 +50,15 @@ class CommandFuture(NumberedFuture):
 
     commands: Commands
     command: int
-    message: object = None  # of the cancellation that waits for the end of a child
+    is_cancelling = False  # it was cancelled, and ends when the child has ended
+    message: object = None  # of the cancellation
 
     def cancel(self, msg: object = None) -> bool:
         if self.done():
             return False
         if not self.commands.cancel(self.command):
-            self.message = msg
-            return True  # like a task that is cleaning up: it ends when the child has ended
+            self.is_cancelling, self.message = True, msg
+            return True  # as a task that is cleaning up does
         return super().cancel(msg)
 
     def end_cancelled(self) -> None:
@@ -159,7 +163,7 @@ class Commands:
         if child is not None and child.policy == "abandon":
             pass
         elif not command.recorded:
-            self._withdraw(command)
+            self._withdraw(command, child)
         elif child is not None:
             self._wish(child, child.policy)
             if child.policy == "cancel":
@@ -178,14 +182,13 @@ class Commands:
         if command is None:
             self._wish(child, "cancel")
             return
-        self._withdraw(command)
+        self._withdraw(command, child)
         if number in self.futures:
             self.futures[number].end_cancelled()
         self._forget(number)
 
-    def _withdraw(self, command: Command) -> None:
+    def _withdraw(self, command: Command, child: Child | None) -> None:
         command.withdrawn = True
-        child = self._children.get(command.event.command)
         if child is not None:
             child.has_ended = True
             child.settle(exists=False)
@@ -228,20 +231,24 @@ class Commands:
         if number not in self.futures:
             del self._children[number]
 
-    def complete(self, number: int, result: object) -> None:
+    def complete(self, event: ResultEvent) -> None:
         """End the future of a command, if anybody awaits it."""
-        future = self._close(number)
-        if future is not None:
-            future.set_result(result)
-
-    def fail(self, number: int, failure: Failure) -> None:
-        """End the future of a command with a failure; with a cancellation where that is what the code asked for."""
-        child = self._children.get(number)
-        was_asked_for = child is not None and child.wish and (failure.type == _CANCELLED or child.is_starting)
-        future = self._close(number)
+        future = self._close(event.command)
         if future is None:
             return
-        if was_asked_for:
+        if future.is_cancelling and not _answers_cancel(event):
+            future.end_cancelled()
+        else:
+            future.set_result(getattr(event, "result", None))
+
+    def fail(self, event: ActivityFailed | ChildFailed | MessageRefused) -> None:
+        """End the future of a command with a failure; with a cancellation where that is what the code asked for."""
+        child, failure = self._children.get(event.command), event.failure
+        is_unwanted = child is not None and child.wish and (failure.type == _CANCELLED or child.is_starting)
+        future = self._close(event.command)
+        if future is None:
+            return
+        if is_unwanted or (future.is_cancelling and not _answers_cancel(event)):
             future.end_cancelled()
         else:
             future.set_exception(raisable(failure))
@@ -289,6 +296,15 @@ class Commands:
         """Whether something was started that a returned workflow waits for: all but abandoned children."""
         children = self._children
         return any(number not in children or children[number].is_awaited for number in self.futures)
+
+
+def _answers_cancel(event: ResultEvent) -> bool:
+    """Tell whether a child ended like this because of its cancellation, or in spite of it.
+
+    One that had ended before it heard of it counts as cancelled, like a future of asyncio that is done when the task
+    that awaits it is cancelled: the cancellation would be lost otherwise.
+    """
+    return getattr(event, "cancel_requested", False)
 
 
 def _wish_event(child: Child) -> ChildCancelRequested:

@@ -176,10 +176,12 @@ class ChildStarted(ResultEvent, frozen=True):
 
 class ChildCompleted(ResultEvent, frozen=True):
     result: Raw = NULL
+    cancel_requested: bool = False  # it knew by then that it was asked to cancel
 
 
 class ChildFailed(ResultEvent, frozen=True, kw_only=True):
     failure: Failure
+    cancel_requested: bool = False
 
 
 class MessageDelivered(ResultEvent, frozen=True):
@@ -313,6 +315,7 @@ class ClosingEvent(CommandEvent, frozen=True, kw_only=True):
 
 class InstanceCompleted(ClosingEvent, frozen=True, kw_only=True):
     result: Raw
+    cancel_requested: bool = False
 
 
 class InstanceFailed(ClosingEvent, frozen=True, kw_only=True):
@@ -320,6 +323,7 @@ class InstanceFailed(ClosingEvent, frozen=True, kw_only=True):
     next_execution_id: str = ""  # set: the retry policy allows another attempt
     next_start: datetime | None = None
     signals: list[CarriedSignal] = []  # which that attempt inherits
+    cancel_requested: bool = False
 
     def describe(self) -> str:
         return f"{self.type} with {self.failure.type}: {self.failure.message}"

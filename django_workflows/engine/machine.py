@@ -219,13 +219,13 @@ class Machine(Decisions):
     def _deliver(self, event: ev.InputEvent) -> None:
         match event:
             case ev.ActivityFailed() | ev.ChildFailed() | ev.MessageRefused():
-                self._commands.fail(event.command, event.failure)
+                self._commands.fail(event)
             case ev.TimerFired():
                 self.loop.run_handle(self._commands.close_timer(event.command))
             case ev.ChildStarted():
                 self._commands.child_started(event.command)
             case ev.ResultEvent():
-                self._commands.complete(event.command, getattr(event, "result", None))
+                self._commands.complete(event)
             case ev.SignalReceived():
                 self.messages.receive(ev.CarriedSignal(event.name, event.value))
             case ev.UpdateRequested():
@@ -277,16 +277,19 @@ class Machine(Decisions):
             )
         if ending.failure is None:
             assert ending.result is not None
-            return ev.InstanceCompleted(command=command, result=msgspec.Raw(ending.result))
+            return ev.InstanceCompleted(
+                command=command, result=msgspec.Raw(ending.result), cancel_requested=ending.cancel_requested
+            )
         if isinstance(ending.failure, asyncio.CancelledError) and ending.cancel_requested:
             return ev.InstanceCancelled(command=command)
         return self._failed_event(command, ending.failure)
 
     def _failed_event(self, command: int, error: BaseException) -> ev.InstanceFailed:
-        failed = ev.InstanceFailed(command=command, failure=Failure.of(error))
+        cancel_requested = self._ending.cancel_requested
+        failed = ev.InstanceFailed(command=command, failure=Failure.of(error), cancel_requested=cancel_requested)
         policy = self.options.policy
         # Nobody who asked for a cancellation wants another attempt, though the clean-up has failed.
-        if policy is None or self._ending.cancel_requested or not policy.may_retry(error, self.info.attempt):
+        if policy is None or cancel_requested or not policy.may_retry(error, self.info.attempt):
             return failed
         return msgspec.structs.replace(
             failed,

@@ -216,9 +216,9 @@ def _outcome(chain: OpenChain, command: int, event: ev.ClosingEvent) -> ev.Resul
     info = chain.info
     match event:
         case ev.InstanceCompleted():
-            return ev.ChildCompleted(command, event.result)
+            return ev.ChildCompleted(command, event.result, event.cancel_requested)
         case ev.InstanceFailed():
-            failure = event.failure
+            return ev.ChildFailed(command=command, failure=event.failure, cancel_requested=event.cancel_requested)
         case ev.InstanceTerminated():
             failure = was_terminated(info.workflow, info.instance_id, event.reason)
         case _:

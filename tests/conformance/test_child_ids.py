@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -21,11 +22,12 @@ from django_workflows import (
 )
 from django_workflows.engine import events as ev
 from django_workflows.engine.events import decode_event
+from django_workflows.engine.steps import Step
 from django_workflows.models import HistoryEvent, InboxEvent, WorkflowInstance
 from django_workflows.models import Worker as WorkerRow
 from django_workflows.store import children, leftovers
 from django_workflows.store.database import Database
-from django_workflows.store.work import ChildOrder, TurnBatch
+from django_workflows.store.work import ChildOrder, InstanceStep, TurnBatch
 from django_workflows.testing import running_worker
 from django_workflows.worker.worker import Worker
 from tests.testapp.models import Effect
@@ -309,6 +311,23 @@ def test_an_outcome_waits_for_the_next_worker_when_one_dies_after_it_was_carried
     with running_worker():
         assert get_handle("parent-1").result(timeout=20) == "x"
     assert WorkflowInstance.objects.filter(instance_id="child-1").count() == 1
+
+
+@pytest.mark.parametrize(("policy", "starts"), [("cancel", False), ("terminate", False), ("abandon", True)])
+def test_an_order_of_an_execution_that_continued_as_new_starts_an_abandoned_child_only(
+    policy: ev.ParentClose, starts: bool
+) -> None:
+    me = register()
+    [loaded] = claim(me, parent.using(instance_id="parent-1").start("child-1"))
+    again = ev.InstanceContinuedAsNew(command=2, input=ev.Raw(b'[["child-2","x"],{}]'), execution_id="f" * 32)
+    assert commit(me, TurnBatch(steps=[first_step(loaded, scheduled(policy))])).committed
+    loaded.chain.history_length = 2
+    step = Step(time=datetime.now(UTC), events=[ev.CancelRequested(), again])
+    assert commit(me, TurnBatch(steps=[InstanceStep(loaded.chain, step)])).committed
+    with running_worker():
+        assert get_handle("parent-1").result(timeout=20) == "x"
+        eventually(lambda: ordered() is None)
+    assert WorkflowInstance.objects.filter(instance_id="child-1").exists() is starts
 
 
 @pytest.mark.parametrize(("policy", "starts"), [("cancel", False), ("terminate", False), ("abandon", True)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from django.db import transaction
 
 from django_workflows import (
     ChildWorkflowTerminated,
@@ -192,6 +193,15 @@ def test_a_child_that_swallows_its_cancellation_gives_its_result(worker: Worker)
 @workflow(name="policies.patient")
 async def patient() -> str:
     return await stubborn()
+
+
+def test_a_cancellation_is_not_lost_to_a_child_that_ends_at_the_same_moment(worker: Worker) -> None:
+    handle, of_child = start("cancel", False, "await")
+    with transaction.atomic():
+        handle.cancel()
+        of_child.signal(word, "done")
+    with pytest.raises(WorkflowCancelled):
+        handle.result(timeout=20)
 
 
 def test_an_abandoned_child_of_the_last_step_starts(worker: Worker) -> None:

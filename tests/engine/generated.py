@@ -349,6 +349,7 @@ async def run_child(state: State, arguments: list[Any]) -> None:
 async def start_child(state: State, arguments: list[Any]) -> None:
     policy, _, instance_id = arguments[0].partition(" ")
     state.children.append(child.using(parent_close=policy, instance_id=instance_id or None).start_child(2))
+    state.tasks.append(state.children[-1].task)
 
 
 @statement
@@ -508,6 +509,7 @@ def child_outcome(draw: st.DrawFn, ran: Run, event: ev.ChildScheduled, *, fails:
         return taken if fails else ev.ChildStarted(command)
     if ev.ChildCancelRequested in said and draw(st.booleans()):
         return ev.ChildFailed(command=command, failure=Failure.of(WorkflowCancelled("drawn")))
+    heard = ev.ChildCancelRequested in said and draw(st.booleans())
     if fails:
-        return ev.ChildFailed(command=command, failure=Failure.of(CardDeclined("drawn")))
-    return ev.ChildCompleted(command, encoded(command))
+        return ev.ChildFailed(command=command, failure=Failure.of(CardDeclined("drawn")), cancel_requested=heard)
+    return ev.ChildCompleted(command, encoded(command), heard)

@@ -221,12 +221,12 @@ def completed(command: int, value: Any = None) -> ev.ActivityCompleted:
     return ev.ActivityCompleted(command, encoded(value))
 
 
-def child_completed(command: int, value: Any = None) -> ev.ChildCompleted:
-    return ev.ChildCompleted(command, msgspec.Raw(encode(value, what="a test's result")))
+def child_completed(command: int, value: Any = None, *, cancel_requested: bool = False) -> ev.ChildCompleted:
+    return ev.ChildCompleted(command, msgspec.Raw(encode(value, what="a test's result")), cancel_requested)
 
 
-def child_failed(command: int, error: Exception) -> ev.ChildFailed:
-    return ev.ChildFailed(command=command, failure=Failure.of(error))
+def child_failed(command: int, error: Exception, *, cancel_requested: bool = False) -> ev.ChildFailed:
+    return ev.ChildFailed(command=command, failure=Failure.of(error), cancel_requested=cancel_requested)
 
 
 def child_cancelled(command: int) -> ev.ChildFailed:

@@ -294,6 +294,36 @@ def test_of_a_child_that_returns_nevertheless_gives_its_result() -> None:
 
     ran = Run(main)
     ran.cancel()
+    ran.send(child_completed(1, 9, cancel_requested=True))
+    assert ran.result == 9
+    assert isinstance(ran.closing, ev.InstanceCompleted)
+    assert ran.closing.cancel_requested, "as its own parent will be told"
+    assert_replays(ran)
+
+
+@pytest.mark.parametrize("outcome", [child_completed(1, 9), child_failed(1, CardDeclined("negative"))])
+def test_of_a_child_that_had_ended_before_it_heard_of_it_is_not_lost(outcome: ev.InputEvent) -> None:
+    async def main() -> object:
+        try:
+            return await square(3)
+        except CardDeclined:
+            return None
+
+    ran = Run(main)
+    ran.send(ev.CancelRequested("customer left"), outcome)
+    assert ran.types[-1] == "InstanceCancelled"
+    assert_replays(ran)
+
+
+def test_by_a_handle_is_too_late_for_a_child_that_had_ended() -> None:
+    async def main() -> int:
+        child = square.start_child(3)
+        await echo()
+        child.cancel()
+        return await child
+
+    ran = Run(main)
+    ran.complete(2)
     ran.send(child_completed(1, 9))
     assert ran.result == 9
     assert_replays(ran)
@@ -305,7 +335,7 @@ def test_of_a_child_whose_clean_up_fails_gives_its_error() -> None:
 
     ran = Run(main)
     ran.cancel()
-    ran.send(child_failed(1, CardDeclined("in clean-up")))
+    ran.send(child_failed(1, CardDeclined("in clean-up"), cancel_requested=True))
     assert ran.failure.message == "in clean-up"
     assert_replays(ran)
 
