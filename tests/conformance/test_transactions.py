@@ -351,7 +351,8 @@ def test_signal_that_commits_long_after_younger_ones_is_delivered(worker: Worker
         # More traffic than one page, and long enough for every watermark to pass.
         for _ in range(3):
             in_threads(lambda: [h.result(timeout=20) for h in collect.start_many([(0,)] * 300)])
-    assert handle.result(timeout=10) == [1]
+    # By the look back, which on a busy machine costs much, and is done the less often.
+    assert handle.result(timeout=60) == [1]
 
 
 def test_times_are_utc_whatever_the_time_zone_of_the_callers_session(worker: Worker) -> None:
