@@ -26,7 +26,7 @@ _STRING = re.compile(r'"(?:[^"\\]|\\.)*"?')
 # The leading fields of an event as the codec writes them: readable also where the data is cut off.
 _EVENT_HEAD = re.compile(
     r'\{(?:"command":(?P<command>\d{1,10})(?=[,}]))?(?:,?"(?:fire_at|update_id)":"[^"]*")?'
-    r',?(?:"name":(?P<name>"(?:[^"\\]|\\.)*"))?'
+    r',?(?:"(?:name|patch)":(?P<name>"(?:[^"\\]|\\.)*"))?'
 )
 
 
@@ -333,7 +333,7 @@ def event_subject(head: str) -> tuple[int | None, str]:
     match = _EVENT_HEAD.match(head)
     if match is None:
         return None, ""
-    command = int(match["command"]) if match["command"] else None
+    command = int(match["command"] or 0) or None  # 0 is the number of events that no command is behind
     try:
         name = printable(str(json.loads(match["name"]))) if match["name"] else ""
     except ValueError:

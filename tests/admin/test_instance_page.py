@@ -275,6 +275,7 @@ def test_updates_are_listed_with_their_answers(viewer: Client, operator: Client)
     now = timezone.now()
     rows.update(instance, "add", status="completed", result='"the answer"', answered_at=now)
     rows.update(instance, "check_out", status="rejected", failure=failed(ValueError("empty")), answered_at=now)
+    rows.update(instance, "count", status="completed", result="7", answered_at=now)
     rows.update(instance, "wait", created_at=now + timedelta(seconds=1))
     rows.update(rows.instance("other"), "of another one")
     shown = get(viewer, instance)
@@ -282,6 +283,7 @@ def test_updates_are_listed_with_their_answers(viewer: Client, operator: Client)
     assert re.findall(r'<th scope="row"><code>(\w+)</code>', table)[0] == "wait"
     for text in ("add", "Completed", "the answer", "secret update input", "Rejected", "ValueError: empty", "Pending"):
         assert text in table
+    assert "<code>7</code>" in table
     assert "of another one" not in shown
     hidden = get(operator, instance)
     assert "the answer" not in hidden and "secret update input" not in hidden

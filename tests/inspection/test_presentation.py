@@ -176,6 +176,8 @@ def stored(event: ev.Event) -> str:
         (stored(ev.ActivityCompleted(command=3)), (3, "")),
         (stored(ev.UpdateRequested(update_id="0f", name="add", input=ev.NULL)), (None, "add")),
         (stored(ev.UpdateCompleted(command=3, update_id="0f", result=ev.NULL)), (3, "")),
+        (stored(ev.PatchRecorded(command=0, patch="check-stock")), (None, "check-stock")),
+        (stored(ev.InstanceTerminated(command=0, reason="x")), (None, "")),
         (stored(ev.TimerStarted(command=4, fire_at=NOW, name="reminder")), (4, "reminder")),
         (stored(ev.TimerStarted(command=4, fire_at=NOW)), (4, "")),
         (stored(ev.ActivityScheduled(command=5, name="shop.pay", input=ev.NULL, queue="q")), (5, "shop.pay")),
