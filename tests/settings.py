@@ -1,4 +1,4 @@
-"""Settings of the test suite. DATABASE picks the vendor, DATABASE_NAME the database.
+"""Settings of the test suite. DATABASE picks the vendor, DATABASE_NAME the database, DATABASE_PORT the server's port.
 
 Child processes that import this module meet the test database, because conftest.py puts its name into DATABASE_NAME.
 """
@@ -28,8 +28,9 @@ def database(vendor: str) -> dict[str, Any]:
             "NAME": sqlite_path(NAME),
             "OPTIONS": {
                 "transaction_mode": "IMMEDIATE",
-                "timeout": 20,
-                "init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=NORMAL;",
+                "timeout": float(os.environ.get("SQLITE_TIMEOUT", "20")),
+                "init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=NORMAL;"
+                + os.environ.get("SQLITE_PRAGMA", ""),
             },
             # A file, because a database in memory is seen by one connection only.
             "TEST": {"NAME": sqlite_path(TEST_NAME)},
@@ -38,7 +39,7 @@ def database(vendor: str) -> dict[str, Any]:
         return {
             "ENGINE": "django.db.backends.postgresql",
             "HOST": "127.0.0.1",
-            "PORT": 5432,
+            "PORT": int(os.environ.get("DATABASE_PORT", "5432")),
             "USER": "root",
             "NAME": NAME,
             "OPTIONS": {"connect_timeout": 10},
@@ -48,7 +49,7 @@ def database(vendor: str) -> dict[str, Any]:
         return {
             "ENGINE": "django.db.backends.mysql",
             "HOST": "127.0.0.1",
-            "PORT": 3306,
+            "PORT": int(os.environ.get("DATABASE_PORT", "3306")),
             "USER": "root",
             "PASSWORD": "",
             "NAME": NAME,

@@ -30,6 +30,7 @@ from django_workflows.store import activities as store
 from django_workflows.store.database import Database
 from django_workflows.store.deadlines import FINAL_LIMITS, timeout_error
 from django_workflows.store.work import ClaimedTask, TaskKey
+from django_workflows.wakeups.announcer import one_line
 
 from .running import Attempt, AttemptResult, info_of
 
@@ -312,7 +313,7 @@ def _freshen_connections() -> None:
         try:
             connection.close_if_unusable_or_obsolete()
         except Exception as error:  # it is closed all the same, and this thread must live on
-            logger.warning("closing a broken connection to %r failed: %s", connection.alias, error)
+            logger.warning("closing a broken connection to %r failed: %s", connection.alias, one_line(error))
 
 
 def known_names(*, is_async: bool) -> list[str]:

@@ -18,6 +18,7 @@ from django_workflows.store.activities import find_still_wanted
 from django_workflows.store.database import Database
 from django_workflows.store.deadlines import deferred_until, limits_of_waiting, next_attempt, timeout_error
 from django_workflows.store.work import ClaimedTask, Deferral, Heartbeat, InstanceStep, Retry, TaskKey
+from django_workflows.wakeups.announcer import one_line
 
 from .activities import ActivityPool
 from .clock import DatabaseClock
@@ -79,8 +80,8 @@ class Attempts:
         if again_at is None:
             return ActivityFailed(command=task.key.command, failure=failure)
         logger.info(
-            "%s of %r failed (attempt %s), next try in %.3g s: %s: %s", task.name, task.instance_id, task.attempt,
-            (again_at - now).total_seconds(), type(result.error).__name__, result.error,
+            "%s of %r failed (attempt %s), next try in %.3g s: %s", task.name, task.instance_id, task.attempt,
+            (again_at - now).total_seconds(), one_line(result.error),
         )  # fmt: skip
         return Retry(task, again_at, failure)
 

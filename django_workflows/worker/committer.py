@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
-from django.db import DatabaseError, DataError, IntegrityError, InterfaceError
+from django.db import DataError, IntegrityError
 
 from django_workflows.engine.events import ActivityFailed
 from django_workflows.engine.steps import Step
@@ -17,47 +15,34 @@ from django_workflows.store.database import Database
 from django_workflows.store.turns import InboxChanged, commit_turn, find_landed
 from django_workflows.store.work import InstanceStep, Outcome, TurnBatch, TurnResult
 
+from .outage import DATABASE_ERRORS, Outage
+
 logger = logging.getLogger("django_workflows.worker")
 
-_LONGEST_PAUSE = 5.0
-DATABASE_ERRORS = (DatabaseError, InterfaceError)
 _DATA_ERRORS = (DataError, IntegrityError, InboxChanged)
-
-
-class Interrupted(Exception):
-    """The worker was told to exit while the database could not be reached."""
 
 
 class Committer:
     """Commits batches for one incarnation of a worker."""
 
-    def __init__(self, database: Database, worker_id: int, lease: timedelta, on_trouble: Callable[[], None]) -> None:
-        self.database, self.worker_id, self.lease = database, worker_id, lease
-        self.abort = threading.Event()
-        self._on_trouble = on_trouble
+    def __init__(self, database: Database, worker_id: int, lease: timedelta, outage: Outage) -> None:
+        self.database, self.worker_id, self.lease, self.outage = database, worker_id, lease, outage
 
     def commit(self, batch: TurnBatch) -> TurnResult:
-        """Commit until the database has answered; raises WorkerFenced, or Interrupted on `abort`."""
+        """Commit until the database has answered; raises WorkerFenced, or Interrupted."""
         result = TurnResult()
-        pause = 0.01
         while True:
             try:
-                return _merge(result, self._try(batch))
+                result = _merge(result, self._try(batch))
             except _DATA_ERRORS as error:
                 return _merge(result, self._bisect(batch, error))
             except DATABASE_ERRORS as error:
-                self.recover(error, pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
+                self.outage.wait(error)
+            else:
+                self.outage.end()
+                return result
             landed = self._find_landed(batch)
             result, batch = _merge(result, landed), _without(batch, landed)
-
-    def recover(self, error: Exception, pause: float) -> None:
-        """Say what happened in one line, drop the connection and wait."""
-        logger.warning("database trouble, trying again in %g s: %s", pause, " ".join(str(error).split()))
-        self._on_trouble()
-        self.database.discard_connection()
-        if self.abort.wait(pause):
-            raise Interrupted from error
 
     def _try(self, batch: TurnBatch) -> TurnResult:
         self.database.prepare_worker_session(self.lease.total_seconds())
@@ -65,14 +50,12 @@ class Committer:
 
     def _find_landed(self, batch: TurnBatch) -> TurnResult:
         """Return what the commit stored, whose reply may be all that was lost."""
-        pause = 0.05
         while True:
             try:
                 self.database.prepare_worker_session(self.lease.total_seconds())
                 return find_landed(self.database, self.worker_id, batch)
             except DATABASE_ERRORS as error:
-                self.recover(error, pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
+                self.outage.wait(error)
 
     def _bisect(self, batch: TurnBatch, error: Exception) -> TurnResult:
         """Find the item that the database refuses, so that it alone fails."""

@@ -20,11 +20,12 @@ from django_workflows.wakeups.announcer import one_line
 
 from .activities import ActivityPool
 from .clock import DatabaseClock
-from .committer import DATABASE_ERRORS, Committer, Interrupted
+from .committer import Committer
 from .guards import StepWatch, install_audit_hook
 from .lease import Upkeep
 from .listener import Listener, listener_for
 from .loop import WAKE, TurnLoop
+from .outage import DATABASE_ERRORS, Interrupted, Outage
 
 logger = logging.getLogger("django_workflows.worker")
 
@@ -52,6 +53,7 @@ class Incarnation:
     """What serves one worker row, from its registration to its end."""
 
     upkeep: Upkeep
+    outage: Outage
     committer: Committer
     loop: TurnLoop
     pool: ActivityPool | None
@@ -61,10 +63,12 @@ class Incarnation:
         """Do upkeep and a turn, and return whether there was anything to do; a database that fails is waited for."""
         try:
             self.upkeep.tick()
-            return self.loop.turn()
+            busy = self.loop.turn()
         except DATABASE_ERRORS as error:
-            self.committer.recover(error, 0.2)
+            self.outage.wait(error)
             return False
+        self.outage.end()
+        return busy
 
     def end(self) -> None:
         """Leave the tables alone, and everything else as it was."""
@@ -96,6 +100,7 @@ class Worker:
         self._mailbox: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._stopping = False
         self._exit_now = threading.Event()
+        self._outage = Outage(self.database, self._exit_now)
         self._loop: TurnLoop | None = None
 
     def wake(self) -> None:
@@ -130,6 +135,8 @@ class Worker:
                 logger.error("worker %s was declared dead by others; it starts over as a new one", self.id)
                 continue
             except Interrupted:
+                if self.id:
+                    logger.warning("worker %s leaves while the database fails; its lease has to run out", self.id)
                 return
             except Exception:
                 # A bug of ours. What this incarnation held is replayed from the tables by the next one.
@@ -183,8 +190,8 @@ class Worker:
         pool: ActivityPool | None = None
         self._register(clock)
         upkeep = Upkeep(self.database, clock, self.id, self.lease, self._announce_to_all)
-        committer = Committer(self.database, self.id, self.lease, upkeep.forget_observations)
-        committer.abort = self._exit_now
+        self._outage.on_failure = upkeep.forget_observations
+        committer = Committer(self.database, self.id, self.lease, self._outage)
         listener = listener_for(self.database, str(self.id), self.wake)
         if self.options.activities:
             pool = ActivityPool(self.database, self.id, self.threads, self._mailbox.put)
@@ -194,10 +201,9 @@ class Worker:
             mailbox=self._mailbox, cache_size=self.cache_size, watch=watch, committer=committer,
             listener=listener, announce=self._announce,
         )  # fmt: skip
-        return Incarnation(upkeep, committer, loop, pool, listener)
+        return Incarnation(upkeep, self._outage, committer, loop, pool, listener)
 
     def _register(self, clock: DatabaseClock) -> None:
-        pause = 0.1
         while True:
             try:
                 self.database.prepare_worker_session(self.lease.total_seconds())
@@ -208,12 +214,11 @@ class Worker:
                 )
                 leftovers.wake_blocked(self.database, clock.now())
             except DATABASE_ERRORS as error:
-                logger.warning("cannot register yet, trying again in %g s: %s", pause, one_line(error))
-                self.database.discard_connection()
-                if self._exit_now.wait(pause) or self._stopping:
+                self._outage.wait(error)
+                if self._stopping:
                     raise Interrupted from error
-                pause = min(pause * 2, 5.0)
             else:
+                self._outage.end()
                 logger.info("worker %s ready on %s, %s threads", self.id, ", ".join(self.queues), self.threads)
                 return
 
@@ -242,7 +247,7 @@ class Worker:
         """Finish what runs, within the grace period; then free what is owned and retire."""
         loop = incarnation.loop
         loop.draining = True
-        ends = time.monotonic() + self.grace.total_seconds()
+        ends = incarnation.outage.gives_up_at = time.monotonic() + self.grace.total_seconds()
         running = 0 if loop.attempts is None else len(loop.attempts)
         if running:
             logger.info(

@@ -24,6 +24,7 @@ from django_workflows.store.turns import commit_turn, find_landed
 from django_workflows.store.work import Deferral, Heartbeat, Outcome, Retry, TurnBatch, TurnResult
 from django_workflows.worker import committer
 from django_workflows.worker.committer import Committer
+from django_workflows.worker.outage import Outage
 
 from .store_support import (
     LEASE,
@@ -39,6 +40,12 @@ from .store_support import (
     start,
 )
 from .waiting import eventually, in_threads, waiting_for_locks
+
+
+def committer_of(worker_id: int) -> Committer:
+    database = Database()
+    return Committer(database, worker_id, LEASE, Outage(database, threading.Event()))
+
 
 # A commit whose reply was lost
 
@@ -93,7 +100,7 @@ def test_steps_of_a_commit_with_a_lost_reply_are_neither_lost_nor_doubled(lost_r
     me = register()
     steps = [first_step(entry, activity_scheduled()) for entry in claim(me, *start(2))]
 
-    result = Committer(Database(), me, LEASE, lambda: None).commit(TurnBatch(steps=steps))
+    result = committer_of(me).commit(TurnBatch(steps=steps))
 
     assert result.committed == steps
     assert (result.busy, result.lost) == ([], [])
@@ -108,7 +115,7 @@ def test_claims_of_a_commit_with_a_lost_reply_are_known_to_the_worker(lost_reply
     instances = [handle.describe().instance_key for handle in start(2)]
 
     batch = TurnBatch(claim_tasks=keys, claim_instances=instances)
-    result = Committer(Database(), me, LEASE, lambda: None).commit(batch)
+    result = committer_of(me).commit(batch)
 
     assert sorted(task.key for task in result.claimed_tasks) == sorted(keys)
     assert [(task.attempt, task.crashes) for task in result.claimed_tasks] == [(1, 1)] * 2
@@ -129,7 +136,7 @@ def test_what_became_of_attempts_in_a_commit_with_a_lost_reply_counts_once(lost_
         deferrals=[Deferral(deferred, later)],
         heartbeats=[Heartbeat(alive, "[7]", later)],
     )
-    Committer(Database(), me, LEASE, lambda: None).commit(batch)
+    committer_of(me).commit(batch)
 
     assert InboxEvent.objects.filter(type="ActivityCompleted").count() == 1
     assert ActivityTask.objects.count() == 3
@@ -151,7 +158,7 @@ def test_item_that_the_database_refuses_is_blocked_alone(bad: int) -> None:
         instance_id=steps[bad].chain.instance, sequence=1, type="InstanceStarted", time=datetime.now(UTC), data="{}"
     )
 
-    result = Committer(Database(), me, LEASE, lambda: None).commit(TurnBatch(steps=steps))
+    result = committer_of(me).commit(TurnBatch(steps=steps))
 
     statuses = [handle.status for handle in handles]
     assert statuses.pop(bad) is InstanceStatus.BLOCKED
@@ -172,7 +179,7 @@ def test_refused_item_does_not_take_claims_and_outcomes_with_it() -> None:
     outcome = Outcome(task, ev.ActivityCompleted(task.key.command, msgspec.Raw(b"1")))
 
     batch = TurnBatch(steps=steps, outcomes=[outcome], claim_instances=[waiting])
-    result = Committer(Database(), me, LEASE, lambda: None).commit(batch)
+    result = committer_of(me).commit(batch)
 
     assert result.claimed_instances == [waiting]
     assert steps[1] in result.committed

@@ -6,27 +6,36 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
 
 
 class WorkerProcesses:
-    """A fleet of `runworkflowworker` processes; `kill` is SIGKILL."""
+    """A fleet of `runworkflowworker` processes; `kill` is SIGKILL. What they log goes to `log`, or to the terminal."""
 
-    def __init__(self, count: int, *, lease: float, cache_size: int, arguments: tuple[str, ...]) -> None:
-        self._arguments = arguments
+    def __init__(
+        self, count: int, *, lease: float, cache_size: int, arguments: tuple[str, ...], log: Path | None,
+        environment: Mapping[str, str], command: tuple[str, ...],
+    ) -> None:  # fmt: skip
+        self._command = [sys.executable, *command, "--verbosity", "0" if log is None else "1", *arguments]
+        self._log = log
         self._environment = {
             **os.environ,
             "DJANGO_SETTINGS_MODULE": "tests.settings",
             "LEASE": str(lease),
             "STICKY_CACHE_SIZE": str(cache_size),
+            **environment,
         }
         self.processes = [self._start() for _ in range(count)]
         self.kills = 0
 
     def _start(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "manage.py", "runworkflowworker", "--verbosity", "0", *self._arguments]
-        return subprocess.Popen(command, env=self._environment, start_new_session=True)
+        if self._log is None:
+            return subprocess.Popen(self._command, env=self._environment, start_new_session=True)
+        with self._log.open("ab") as log:
+            return subprocess.Popen(self._command, env=self._environment, start_new_session=True, stderr=log)
 
     def kill_and_replace(self, index: int) -> None:
         process = self.processes[index]
@@ -44,9 +53,14 @@ class WorkerProcesses:
 
 @contextmanager
 def worker_processes(
-    count: int, *, lease: float, cache_size: int = 1000, arguments: tuple[str, ...] = ()
-) -> Iterator[WorkerProcesses]:
-    fleet = WorkerProcesses(count, lease=lease, cache_size=cache_size, arguments=arguments)
+    count: int, *, lease: float, cache_size: int = 1000, arguments: tuple[str, ...] = (), log: Path | None = None,
+    environment: Mapping[str, str] = MappingProxyType({}),
+    command: tuple[str, ...] = ("manage.py", "runworkflowworker"),
+) -> Iterator[WorkerProcesses]:  # fmt: skip
+    fleet = WorkerProcesses(
+        count, lease=lease, cache_size=cache_size, arguments=arguments, log=log, environment=environment,
+        command=command,
+    )  # fmt: skip
     try:
         yield fleet
     finally:

@@ -1,0 +1,66 @@
+"""Waiting for a database that fails, and saying so in few lines."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable
+
+from django.db import DatabaseError, InterfaceError
+
+from django_workflows.store.database import Database
+from django_workflows.wakeups.announcer import one_line
+
+logger = logging.getLogger("django_workflows.worker")
+
+DATABASE_ERRORS = (DatabaseError, InterfaceError)
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.01, 5.0
+_REMINDER = 60.0  # seconds between two lines about one outage
+
+
+class Interrupted(Exception):
+    """The worker has to leave while the database fails."""
+
+
+class Outage:
+    """Says once that the database fails, once a minute that it still does, and once that it answers again."""
+
+    def __init__(self, database: Database, abort: threading.Event) -> None:
+        self.database = database
+        self.abort = abort
+        self.gives_up_at = math.inf  # monotonic
+        self.on_failure: Callable[[], None] = lambda: None
+        self._since: float | None = None
+        self._said = 0.0
+        self._failures = 0
+        self._pause = _SHORTEST_PAUSE
+
+    def wait(self, error: Exception) -> None:
+        """Drop the connection and pause, longer each time; raises Interrupted when the worker has to leave."""
+        self._say(error)
+        self.on_failure()
+        self.database.discard_connection()
+        pause = min(self._pause, max(0.0, self.gives_up_at - time.monotonic()))
+        if self.abort.wait(pause) or time.monotonic() >= self.gives_up_at:
+            raise Interrupted from error
+        self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+
+    def end(self) -> None:
+        """Note that nothing failed; without a connection nothing was asked for either."""
+        if self._since is not None and self.database.connection.connection is not None:
+            logger.info("the database answers again after %.3g s", time.monotonic() - self._since)
+            self._since, self._failures, self._pause = None, 0, _SHORTEST_PAUSE
+
+    def _say(self, error: Exception) -> None:
+        now = time.monotonic()
+        self._failures += 1
+        if self._since is None:
+            self._since = self._said = now
+            logger.warning("the database fails, trying again until it answers: %s", one_line(error))
+        elif now - self._said >= _REMINDER:
+            self._said = now
+            logger.warning(
+                "the database has failed for %.0f s, %s times: %s", now - self._since, self._failures, one_line(error)
+            )
