@@ -107,13 +107,15 @@ def claim_instances(database: Database, cursor: CursorWrapper, worker_id: int, k
 
 
 def claim_tasks(database: Database, cursor: CursorWrapper, worker_id: int, keys: list[TaskKey]) -> list[ClaimedTask]:
-    """Lease those activity tasks that are still ready; one attempt each."""
+    """Lease those activity tasks that are still ready; one attempt each.
+
+    One that was found free may have been run by another worker since, and put back for later.
+    """
     if not keys:
         return []
     key = ("instance_id", "command")
-    rows = database.dialect.select(
-        cursor, ActivityTask, _TASK_COLUMNS, key, keys, where="AND t.available_at IS NOT NULL", lock="skip"
-    )
+    is_ready = f"AND t.available_at <= {database.dialect.now_sql}"
+    rows = database.dialect.select(cursor, ActivityTask, _TASK_COLUMNS, key, keys, where=is_ready, lock="skip")
     tasks = _tasks(database, cursor, rows, claims=1)
     if tasks:
         columns = ("owner_id", "attempt", "crashes", "available_at", "expires_at")

@@ -20,7 +20,7 @@ from .database import Database
 from .deadlines import read_options, waits_until
 from .dialects.base import Row
 
-_SWEEP = 500
+_PAGE = 500  # rows freed in one transaction
 
 
 class WorkerFenced(Exception):
@@ -129,18 +129,20 @@ def _free(
     the rows of the living for a moment on MySQL. `change` gets the key and what was read; returns key and columns."""
     alive = Worker.objects.using(database.alias).filter(pk=OuterRef("owner_id"), state=Worker.State.ALIVE)
     orphans = model._default_manager.using(database.alias).filter(~Exists(alive), owner_id__isnull=False)
-    found = list(orphans.values_list(*key, "owner_id")[:_SWEEP])
-    if not found:
-        return 0
+    # All keys at once: pages of a query would end at what others hold locked, or leave the rest to the next look.
+    found = list(orphans.values_list(*key, "owner_id"))
     owners = ", ".join(str(int(owner)) for owner in {row[-1] for row in found})
-    with database.atomic(), database.cursor() as cursor:
-        locked = database.dialect.select(
-            cursor, model, (*key, *read), key, [tuple(row[:-1]) for row in found],
-            where=f"AND t.owner_id IN ({owners})", lock="skip",
-        )  # fmt: skip
-        if locked:
-            database.dialect.update(cursor, model, key, columns, [change(*row) for row in locked])
-    return len(locked)
+    freed = 0
+    for start in range(0, len(found), _PAGE):
+        with database.atomic(), database.cursor() as cursor:
+            locked = database.dialect.select(
+                cursor, model, (*key, *read), key, [tuple(row[:-1]) for row in found[start : start + _PAGE]],
+                where=f"AND t.owner_id IN ({owners})", lock="skip",
+            )  # fmt: skip
+            if locked:
+                database.dialect.update(cursor, model, key, columns, [change(*row) for row in locked])
+        freed += len(locked)
+    return freed
 
 
 def _delete_unreferenced(database: Database) -> None:

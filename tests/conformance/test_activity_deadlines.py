@@ -41,6 +41,13 @@ def leased(me: int, **options: float) -> ClaimedTask:
     return task
 
 
+def claim_after_its_pause(me: int, task: ClaimedTask) -> ClaimedTask:
+    """Lease it as if the pause before its next attempt were over."""
+    ActivityTask.objects.update(available_at=Database().now())
+    [again] = commit(me, TurnBatch(claim_tasks=[task.key])).claimed_tasks
+    return again
+
+
 def outcome() -> ActivityTimeout:
     """Return what the only row of the inbox tells the workflow."""
     [message] = InboxEvent.objects.exclude(type="InstanceStarted")
@@ -106,7 +113,7 @@ def test_a_failed_attempt_waits_for_a_worker_from_the_end_of_its_pause() -> None
     later = task.scheduled_at + 10 * MINUTE
     commit(me, TurnBatch(retries=[Retry(task, later, Failure.of(LookupError()))]))
     assert deadline() == later + MINUTE
-    [task] = commit(me, TurnBatch(claim_tasks=[task.key])).claimed_tasks
+    task = claim_after_its_pause(me, task)
     commit(me, TurnBatch(retries=[Retry(task, task.scheduled_at + 59.5 * MINUTE, Failure.of(LookupError()))]))
     assert deadline() == task.scheduled_at + 60 * MINUTE
 
@@ -131,7 +138,7 @@ def test_a_deferred_task_is_tried_again_as_its_policy_says_and_no_more() -> None
         if attempt == 1:
             task = leased(me, start_to_close=60, schedule_to_start=5, retry=policy)
         else:
-            [task] = commit(me, TurnBatch(claim_tasks=[task.key])).claimed_tasks
+            task = claim_after_its_pause(me, task)
         commit(me, TurnBatch(deferrals=[Deferral(task, task.scheduled_at + MINUTE)]))
         assert (row().owner_id, row().available_at, row().crashes) == (None, None, 0)
         assert workers.hand_back(Database()) == 0

@@ -36,6 +36,8 @@ class Dialect:
     row_lock = "FOR UPDATE"
     # The database's own clock as seconds since 1970; the statement's time, not the transaction's.
     clock_sql = ""
+    # The same clock as an expression to compare columns of times with.
+    now_sql = ""
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
         self.connection = connection

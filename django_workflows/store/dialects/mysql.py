@@ -23,6 +23,7 @@ _LARGEST = 2_000_000  # characters of text in one statement
 
 class VendorDialect(Dialect):
     clock_sql = "SELECT unix_timestamp(now(6))"
+    now_sql = "utc_timestamp(6)"
 
     def prepare_session(self, cursor: CursorWrapper, lease_seconds: float) -> None:
         cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")

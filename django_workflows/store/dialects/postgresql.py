@@ -33,6 +33,7 @@ class VendorDialect(Dialect):
     # NO KEY: an application may hold a foreign key to an instance.
     row_lock = "FOR NO KEY UPDATE"
     clock_sql = "SELECT extract(epoch FROM clock_timestamp())"
+    now_sql = "clock_timestamp()"
 
     def prepare_session(self, cursor: CursorWrapper, lease_seconds: float) -> None:
         # The driver would begin each transaction with the level of OPTIONS, whatever the session says.

@@ -18,6 +18,8 @@ _PAGE = 400
 class VendorDialect(Dialect):
     row_lock = ""
     clock_sql = "SELECT (julianday('now') - 2440587.5) * 86400.0"
+    # Its clock has milliseconds, and text of microseconds is compared with it: the end of this millisecond.
+    now_sql = "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now') || '999'"
 
     def delete(
         self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], keys: Sequence[Key], where: str = ""
