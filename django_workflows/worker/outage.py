@@ -30,20 +30,25 @@ class Outage:
     def __init__(self, database: Database, abort: threading.Event) -> None:
         self.database = database
         self.abort = abort
-        self.gives_up_at = math.inf  # monotonic
+        self._gives_up_at = math.inf  # monotonic
         self.on_failure: Callable[[], None] = lambda: None
         self._since: float | None = None
         self._said = 0.0
         self._failures = 0
         self._pause = _SHORTEST_PAUSE
 
+    def give_up_after(self, seconds: float) -> float:
+        """Wait no longer than this from now on, or from an earlier call; return that monotonic time."""
+        self._gives_up_at = min(self._gives_up_at, time.monotonic() + seconds)
+        return self._gives_up_at
+
     def wait(self, error: Exception) -> None:
         """Drop the connection and pause, longer each time; raises Interrupted when the worker has to leave."""
         self._say(error)
         self.on_failure()
         self.database.discard_connection()
-        pause = min(self._pause, max(0.0, self.gives_up_at - time.monotonic()))
-        if self.abort.wait(pause) or time.monotonic() >= self.gives_up_at:
+        pause = min(self._pause, max(0.0, self._gives_up_at - time.monotonic()))
+        if self.abort.wait(pause) or time.monotonic() >= self._gives_up_at:
             raise Interrupted from error
         self._pause = min(self._pause * 2, _LONGEST_PAUSE)
 

@@ -112,6 +112,7 @@ class Worker:
         if self._stopping:
             self._exit_now.set()
         self._stopping = True
+        self._outage.give_up_after(self.grace.total_seconds())
         self._mailbox.put(WAKE)
 
     def run(self) -> None:
@@ -247,7 +248,7 @@ class Worker:
         """Finish what runs, within the grace period; then free what is owned and retire."""
         loop = incarnation.loop
         loop.draining = True
-        ends = incarnation.outage.gives_up_at = time.monotonic() + self.grace.total_seconds()
+        ends = self._outage.give_up_after(self.grace.total_seconds())
         running = 0 if loop.attempts is None else len(loop.attempts)
         if running:
             logger.info(

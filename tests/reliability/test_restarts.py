@@ -20,7 +20,7 @@ from .workflows import mixed
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
-    pytest.mark.skipif("connection.vendor == 'sqlite'", reason="there is no server"),
+    pytest.mark.skipif(connection.vendor == "sqlite", reason="there is no server"),
 ]
 
 INSTANCES, STEPS = 40, 6

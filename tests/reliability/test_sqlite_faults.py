@@ -29,7 +29,7 @@ from .workflows import mixed
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
-    pytest.mark.skipif("connection.vendor != 'sqlite'", reason="a file that this process could fill or lock"),
+    pytest.mark.skipif(connection.vendor != "sqlite", reason="a file that this process could fill or lock"),
 ]
 
 
