@@ -17,7 +17,7 @@ from tests.testapp.models import Effect
 from .logs import assert_outages_are_told, said
 from .processes import worker_processes
 from .proxy import At, proxy
-from .workflows import mixed
+from .workflows import mixed, single_attempts
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -68,6 +68,19 @@ def test_commits_that_are_cut_off_lose_nothing_and_double_nothing(way: At, tmp_p
     assert_tables_consistent()
     assert_outages_are_told(log, CUT, most=rule.cuts["turn"] + rule.cuts["other"])
     assert not said(log, "ERROR")
+
+
+def test_only_attempt_has_succeeded_if_its_commit_was_stored_and_the_answer_lost(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with proxy() as line, worker_processes(1, lease=30, log=log, environment=line.environment) as fleet:
+        rule = line.rule = EveryThird(At.CUT_AFTER)
+        handles = single_attempts.start_many([(f"w{number}", 4) for number in range(5)])
+        assert [handle.result(timeout=60) for handle in handles] == [4] * 5
+        line.rule = lambda transaction: At.PASS
+        assert fleet.stop() == [0]
+    assert rule.cuts["activity"] >= 5
+    assert Effect.objects.count() == 5 * 4
+    assert_tables_consistent()
 
 
 def test_server_that_commits_slowly_is_no_trouble(tmp_path: Path) -> None:

@@ -36,6 +36,12 @@ async def mixed(name: str, steps: int) -> int:
     return total
 
 
+@workflow(name="reliability.single_attempts")
+async def single_attempts(name: str, steps: int) -> int:
+    once = apply_once.using(retry=RetryPolicy(max_attempts=1))
+    return sum([await once(f"{name}-{step}") for step in range(steps)])
+
+
 number: Signal[int] = Signal("reliability.number", int)
 
 
