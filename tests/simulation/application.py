@@ -1,0 +1,204 @@
+"""The application: senders that start, signal, cancel, terminate and remove, each one transaction after another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from django.db import DatabaseError, connections, transaction
+
+from django_workflows import RetryPolicy
+from django_workflows.exceptions import WorkflowsError
+from django_workflows.models import InboxEvent, WorkflowInstance, WorkflowUpdate
+from django_workflows.store import retention
+from django_workflows.store.database import Database
+
+from .plans import IDS, Plans
+from .workflows import Plan, note
+from .world import Actor, Crash, World
+
+_INBOX = InboxEvent._meta.db_table
+
+
+@dataclass
+class Sent:
+    """A signal that was committed, and what it may have started."""
+
+    value: str
+    instance_id: str
+    with_start: bool
+
+
+@dataclass
+class Ledger:
+    """What the application knows, and what the invariants hold against the tables."""
+
+    signals: list[Sent] = field(default_factory=list)
+    started: list[str] = field(default_factory=list)  # execution ids
+    has_removed: bool = False
+
+
+class Sender(Actor):
+    """Does one transaction after another; a long one ends before its next begins."""
+
+    def __init__(self, world: World, number: int, plans: Plans, ledger: Ledger, *, removes: bool) -> None:
+        super().__init__(f"sender {number}")
+        self.world, self.plans, self.ledger = world, plans, ledger
+        self._draw = world.random
+        self._sent = 0
+        self._held: Callable[[], None] | None = None
+        self._kinds: dict[Callable[[], None], float] = {
+            self.start: 4, self.signal: 6, self.signal_with_start: 3, self.cancel: 0.6, self.terminate: 0.6,
+            self.ask: 1.5, self.ask_with_start: 0.5, self.remove: 1.0 * removes,
+        }  # fmt: skip
+        self.is_busy = False
+
+    def act(self) -> None:
+        """End the long transaction, or do a new one: commits may be lost, and nobody says so."""
+        self.is_busy = True
+        try:
+            with self.world.acting(self):
+                if self._held is not None:
+                    work, self._held = self._held, None
+                    self._commit(work)
+                else:
+                    self._begin()
+        except Crash:
+            self.is_dead = False  # another process of the application goes on in its place
+        except DatabaseError as error:
+            self.world.say(f"sees {error}")
+        except WorkflowsError as error:
+            self.world.say(f"sees {type(error).__name__}")
+        finally:
+            self.is_busy = False
+
+    def _begin(self) -> None:
+        work = self._draw.choices(list(self._kinds), list(self._kinds.values()))[0]
+        if self._draw.random() < 0.15:
+            self._commit(lambda: [self.signal(), self.signal()])
+        elif work in (self.signal, self.cancel, self.ask, self.signal_with_start) and self._draw.random() < 0.3:
+            self._hold(work)
+        else:
+            self._commit(work)
+
+    def _commit(self, work: Callable[[], object]) -> None:
+        self.world.on_landing.clear()
+        with transaction.atomic():
+            work()
+
+    def _hold(self, work: Callable[[], object]) -> None:
+        """Do the work in a transaction that stays open: its rows have their ids, and are seen by nobody.
+
+        SQLite has one transaction at a time, so this one is undone, and done again with the same rows at its end.
+        """
+        connection: Any = connections["default"]
+        highest = connection.raw(f"SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = '{_INBOX}'")[0][0]
+        landed: list[Callable[[], None]] = []
+        rows: list[Any] = []
+        with transaction.atomic():
+            self.world.on_landing.clear()
+            instances = WorkflowInstance.objects.count()
+            asked = set(WorkflowUpdate.objects.values_list("pk", flat=True))
+            try:
+                work()
+                if WorkflowInstance.objects.count() == instances:  # an insert of an open row would hold others up
+                    rows = [*WorkflowUpdate.objects.exclude(pk__in=asked), *InboxEvent.objects.filter(id__gt=highest)]
+                    landed = list(self.world.on_landing)
+            finally:
+                self.world.on_landing.clear()
+                transaction.set_rollback(True)
+        if rows:
+            connection.reserve_ids(_INBOX, max(row.pk for row in rows if isinstance(row, InboxEvent)))
+            self._held = lambda: self._insert(rows, landed)
+            self.world.note("long transaction", f"holds {[row.pk for row in rows]}")
+
+    def _insert(self, rows: list[Any], landed: list[Callable[[], None]]) -> None:
+        self.world.on_landing.extend(landed)
+        for row in rows:
+            row.save(force_insert=True)
+        self.world.say("ends its long transaction")
+
+    # What a transaction does
+
+    def start(self) -> None:
+        options: dict[str, Any] = {"on_conflict": self._draw.choice(("raise", "use_existing", "terminate_existing"))}
+        if self._draw.random() < 0.6:
+            options["instance_id"] = self._draw.choice(IDS)
+        if self._draw.random() < 0.3:
+            options["retry"] = RetryPolicy(max_attempts=2, initial_interval=timedelta(seconds=0.5), jitter=0)
+        before = WorkflowInstance.objects.count()
+        handle = Plan.using(**options).start(self.plans.plan())
+        if WorkflowInstance.objects.count() > before:
+            execution = handle.describe().execution_id
+            self._when_landed("start", handle.instance_id, lambda: self.ledger.started.append(execution))
+
+    def signal(self) -> None:
+        target, value = self._target(), self._value()
+        execution = None
+        if self._draw.random() < 0.1:
+            execution = Plan.handle(target).describe().execution_id
+        Plan.handle(target, execution).signal(note, value)
+        if execution is None:  # else it may come too late, and is gone
+            self._when_landed(
+                "signal", f"{value} to {target}", lambda: self.ledger.signals.append(Sent(value, target, False))
+            )
+
+    def signal_with_start(self) -> None:
+        target, value = self._draw.choice(IDS), self._value()
+        Plan.using(instance_id=target).signal_with_start(note, value, self.plans.plan(1))
+        self._when_landed(
+            "signal with start", f"{value} to {target}", lambda: self.ledger.signals.append(Sent(value, target, True))
+        )
+
+    def cancel(self) -> None:
+        target = self._target()
+        Plan.handle(target).cancel("by a sender")
+        self._when_landed("cancel request", target)
+
+    def terminate(self) -> None:
+        target = self._target()
+        Plan.handle(target).terminate("by a sender")
+        self._when_landed("termination", target)
+
+    def ask(self) -> None:
+        target = self._target()
+        Plan.handle(target).start_update(Plan.ask, self._value(), self._draw.choice((0, 0.3, 2)))
+        self._when_landed("update", target)
+
+    def ask_with_start(self) -> None:
+        target = self._draw.choice(IDS)
+        request = Plan.ask.request(self._value(), self._draw.choice((0, 0.3, 2)))
+        Plan.using(instance_id=target).update_with_start(request, self.plans.plan(1))
+        self._when_landed("update with start", target)
+
+    def remove(self) -> None:
+        target = self._target()
+        retention.remove(Database(), target, None)
+
+        def removed() -> None:
+            self.ledger.has_removed = True
+
+        self._when_landed("removal", target, removed)
+
+    def _target(self) -> str:
+        """Return the id of somebody who was, and is perhaps."""
+        if self._draw.random() < 0.6:
+            return self._draw.choice(IDS)
+        found = list(WorkflowInstance.objects.order_by("-id").values_list("instance_id", flat=True)[:5])
+        return self._draw.choice(found or list(IDS))
+
+    def _value(self) -> str:
+        self._sent += 1
+        return f"{self.name}:{self._sent}"
+
+    def _when_landed(self, fact: str, text: str, record: Callable[[], None] = lambda: None) -> None:
+        actor = self
+
+        def landed() -> None:
+            with actor.world.acting(actor):
+                actor.world.note(fact, text)
+            record()
+
+        self.world.on_landing.append(landed)

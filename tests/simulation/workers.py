@@ -1,0 +1,203 @@
+"""Simulated workers: the real thing, without threads, one action at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.db import connections
+
+from django_workflows.models import HistoryEvent, OpenInstance, Worker as WorkerRow
+from django_workflows.store.workers import WorkerFenced
+from django_workflows.worker.activities import ActivityPool
+from django_workflows.worker.guards import StepWatch
+from django_workflows.worker.worker import Incarnation, Worker, WorkerOptions
+
+from .world import Actor, Crash, Violation, World
+
+_WATCH = StepWatch(3600.0)  # not started: no time passes in a step
+_EVENTS = f"SELECT count(*) FROM {HistoryEvent._meta.db_table}"
+_DEAD = f"SELECT 1 FROM {WorkerRow._meta.db_table} WHERE id = ? AND state = 'dead'"
+
+
+class SimulatedPool(ActivityPool):
+    """Runs an attempt when it is told to, in the calling thread."""
+
+    def start(self) -> None:
+        self.running = 0
+
+    @property
+    def may_run(self) -> bool:
+        return self.running < self.threads and not self._queue.empty()
+
+    def run_next(self) -> None:
+        attempt = self._queue.get_nowait()
+        if attempt is not None and attempt.begin():
+            self.running += 1
+            try:
+                self._complete(attempt)
+            finally:
+                self.running -= 1
+
+
+class VirtualPause:
+    """Stands for the event on which a worker waits out trouble with its database."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def wait(self, seconds: float) -> bool:
+        self._world.stand_still(seconds)
+        return False
+
+    def is_set(self) -> bool:
+        return False
+
+
+class SimulatedWorker(Actor):
+    """One process: its turns, its activities, and its end."""
+
+    def __init__(self, world: World, number: int) -> None:
+        draw = world.random
+        super().__init__(f"worker {number}", offset=draw.uniform(0, 1000), rate=draw.uniform(0.97, 1.03))
+        options = WorkerOptions(threads=draw.randint(1, 3), sticky_cache_size=draw.choice((0, 1, 2, 50)))
+        self.world = world
+        self.worker: Any = Worker(options)
+        self.worker._exit_now = VirtualPause(world)
+        self.incarnation: Incarnation | None = None
+        self.in_turn = False
+        self.is_leaving = False
+        self.frozen_until = 0.0
+        self._frames = 0  # of this process on the stack: a crash ends them first
+        self._events_before = 0
+        self._had_died = False
+
+    @property
+    def may_turn(self) -> bool:
+        return not self.in_turn and not self.is_frozen
+
+    @property
+    def may_run(self) -> bool:
+        pool = self._pool
+        return pool is not None and pool.may_run and not self.is_frozen
+
+    @property
+    def is_frozen(self) -> bool:
+        return self.is_dead or self.world.now < self.frozen_until
+
+    @property
+    def _pool(self) -> SimulatedPool | None:
+        pool = None if self.incarnation is None else self.incarnation.pool
+        assert pool is None or isinstance(pool, SimulatedPool)
+        return pool
+
+    def due(self) -> float:
+        """Return when the next turn is due, in the world's time."""
+        if self.incarnation is None or not self.worker._mailbox.empty():
+            return self.world.now
+        with self.world.acting(self):
+            due = min(self.incarnation.loop.next_due(), self.incarnation.upkeep.next_due)
+        return max(self.frozen_until, self.world_time(due))
+
+    # Actions
+
+    def turn(self) -> bool:
+        """Do upkeep and a turn; return whether there was anything to do."""
+        busy = False
+        self.in_turn = True
+        with self._frame():
+            try:
+                if self.incarnation is None:
+                    self.incarnation = self.worker._begin(_WATCH)
+                    self.world.note("worker begins", f"as {self.worker.id}")
+                busy = self._turn(self.incarnation)
+            except WorkerFenced:
+                self.world.note("fenced", f"as {self.worker.id}")
+                self._end()
+            finally:
+                self.in_turn = False
+        return busy
+
+    def _turn(self, incarnation: Incarnation) -> bool:
+        before = {held.chain.chain for held in incarnation.loop.cache}
+        busy = incarnation.attempt()
+        gone = before.difference(held.chain.chain for held in incarnation.loop.cache)
+        if gone and self.world.random.random() < 0.5:
+            self._note_evictions(gone)
+        if self.is_leaving and incarnation.loop.is_idle:
+            self.worker._leave(incarnation)
+            self.world.note("worker leaves")
+            self.is_dead = True
+        return busy
+
+    def _note_evictions(self, gone: set[int]) -> None:
+        chains = ", ".join(map(str, sorted(gone)))
+        found = connections["default"].raw(  # type: ignore[attr-defined]
+            f"SELECT chain_id FROM {OpenInstance._meta.db_table} WHERE chain_id IN ({chains}) AND owner_id IS NULL "
+            "AND blocks = 0 AND history_length > 0"
+        )
+        for (chain,) in found:
+            self.world.note("eviction", f"of chain {chain}")
+
+    def run_activity(self) -> None:
+        with self._frame():
+            assert self._pool is not None
+            self._pool.run_next()
+
+    def leave(self) -> None:
+        """Stop in good order: take nothing new, finish what runs."""
+        self.is_leaving = True
+        if self.incarnation is not None:
+            self.incarnation.loop.draining = True
+
+    def crash(self) -> None:
+        self.world.note("crash", f"of {self.name}")
+        with self._frame():
+            raise Crash
+
+    def sweep(self) -> None:
+        """Collect what is left of closed instances, as each worker does every minute."""
+        assert self.incarnation is not None
+        with self._frame():
+            self.incarnation.upkeep.sweep()
+
+    def vanish(self) -> None:
+        """End at the end of the simulation."""
+        self.is_dead = True
+        self._end()
+
+    @property
+    def is_on_stack(self) -> bool:
+        return self._frames > 0
+
+    @contextmanager
+    def _frame(self) -> Iterator[None]:
+        self._frames += 1
+        try:
+            with self.world.acting(self):
+                yield
+        except Crash:
+            self.is_dead = True
+        finally:
+            self._frames -= 1
+            if self.is_dead and not self._frames:
+                self._end()
+
+    def _end(self) -> None:
+        if self.incarnation is not None:
+            self.incarnation.end()
+            self.incarnation = None
+
+    # What a dead worker must not do
+
+    def begins(self) -> None:
+        connection: Any = connections["default"]
+        self._had_died = bool(connection.raw(_DEAD, [self.worker.id]))
+        if self._had_died:
+            self._events_before = connection.raw(_EVENTS)[0][0]
+
+    def lands(self) -> None:
+        connection: Any = connections["default"]
+        if self._had_died and connection.raw(_EVENTS)[0][0] > self._events_before:
+            raise Violation(f"{self.name} was dead by then, and recorded events as {self.worker.id}")

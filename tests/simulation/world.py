@@ -1,0 +1,182 @@
+"""The simulated world: its time, who acts in it, and what goes wrong at the borders of transactions."""
+
+from __future__ import annotations
+
+import contextvars
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from random import Random
+
+from django.db import OperationalError
+
+EPOCH = 1_800_000_000.0  # when every simulation begins, in seconds since 1970
+_DEEPEST = 3  # actions that wait for others inside actions
+
+
+class Crash(BaseException):
+    """The process of whoever acts is gone."""
+
+
+class Violation(AssertionError):
+    """Something that must never be was found."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What goes wrong at a commit."""
+
+    name: str
+    landed: bool  # whether the transaction is committed all the same
+    crash: bool
+
+
+_FAULTS = [
+    Fault("crash before a commit", landed=False, crash=True),
+    Fault("crash after a commit", landed=True, crash=True),
+    Fault("connection lost before a commit", landed=False, crash=False),
+    Fault("ambiguous commit", landed=True, crash=False),
+]
+
+
+class Actor:
+    """Somebody with a clock of its own: a simulated process."""
+
+    def __init__(self, name: str, *, offset: float = 0.0, rate: float = 1.0) -> None:
+        self.name, self.offset, self.rate = name, offset, rate
+        self.is_dead = False
+
+    def monotonic(self, now: float) -> float:
+        return self.offset + now * self.rate
+
+    def world_time(self, monotonic: float) -> float:
+        return (monotonic - self.offset) / self.rate
+
+    def begins(self) -> None:
+        """Hear that a transaction begins."""
+
+    def lands(self) -> None:
+        """Hear that a transaction is about to be committed; may raise Violation."""
+
+
+class World:
+    """Holds what is shared, and draws everything from one seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed, self.random, self.now = seed, Random(seed), 0.0
+        self.trace: list[str] = []
+        self.facts: Counter[str] = Counter()
+        self.errors: list[str] = []  # that were logged
+        self.is_hostile = True  # until the end, when everybody is to come to rest
+        self.act: Callable[[], None] = lambda: None  # lets somebody who is free act
+        self.on_landing: list[Callable[[], None]] = []
+        self._actor: Actor | None = None
+        self._depth = 0
+
+    # Time and trace
+
+    def monotonic(self) -> float:
+        return self.now if self._actor is None else self._actor.monotonic(self.now)
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+
+    def note(self, fact: str, text: str = "") -> None:
+        """Count a fact and write it to the trace."""
+        self.facts[fact] += 1
+        self.say(f"{fact} {text}".rstrip())
+
+    def say(self, text: str) -> None:
+        who = "" if self._actor is None else f"{self._actor.name}: "
+        self.trace.append(f"{self.now:10.3f} {'  ' * self._depth}{who}{text}")
+
+    # Acting
+
+    @contextmanager
+    def acting(self, actor: Actor | None) -> Iterator[None]:
+        before, self._actor = self._actor, actor
+        try:
+            yield
+        finally:
+            self._actor = before
+
+    def interleave(self, actions: int = 1, *, seconds: float = 0.0) -> None:
+        """Let others act while whoever acts now stands still; `seconds` is how long at least."""
+        actor, ends = self._actor, self.now + seconds
+        if self._depth < _DEEPEST:
+            self._depth += 1
+            try:
+                for _ in range(actions):
+                    # Their code must not see the context of the code that waits.
+                    with self.acting(None):
+                        contextvars.Context().run(self.act)
+            finally:
+                self._depth -= 1
+        self.now = max(self.now, ends)
+        if actor is not None and actor.is_dead:
+            raise Crash
+
+    def stand_still(self, seconds: float) -> None:
+        """Let time pass for whoever acts, with others acting meanwhile."""
+        ends = self.now + seconds
+        if self._depth < _DEEPEST:
+            for _ in range(12):
+                if self.now < ends:
+                    self.interleave()
+                    self.pass_time(seconds / 12)
+        self.interleave(0)
+        self.now = max(self.now, ends)
+
+    def before_transaction(self) -> None:
+        """Let others come first, kill or cut off whoever is about to begin."""
+        actor = self._actor
+        if actor is None:
+            return
+        if actor.is_dead:
+            raise Crash
+        if not self.is_hostile:
+            return
+        draw = self.random.random()
+        if draw < 0.06:
+            self.interleave(self.random.randint(1, 3))
+        elif draw < 0.063:
+            self.note("frozen")
+            self.stand_still(self.random.choice((1.0, 10.0, 20.0)))
+        elif draw < 0.066:
+            self.note("connection lost")
+            raise OperationalError("the connection was lost")
+
+    def transaction_begins(self) -> None:
+        if self._actor is not None:
+            self._actor.begins()
+
+    def before_landing(self) -> None:
+        if self._actor is not None:
+            self._actor.lands()
+
+    def transaction_landed(self) -> None:
+        for tell in self.on_landing:
+            tell()
+        self.on_landing.clear()
+
+    def fault_at_commit(self) -> Fault | None:
+        actor = self._actor
+        if actor is None or not self.is_hostile or self.random.random() >= 0.03:
+            return None
+        return self.random.choice(_FAULTS)
+
+    def strike(self, fault: Fault) -> None:
+        self.note(fault.name)
+        self.on_landing.clear()
+        if fault.crash:
+            assert self._actor is not None
+            self._actor.is_dead = True
+            raise Crash
+        raise OperationalError(f"the reply was lost: {fault.name}")
+
+    def is_locked_by_somebody(self) -> bool:
+        locked = self.is_hostile and self._actor is not None and self.random.random() < 0.02
+        if locked:
+            self.facts["rows locked by somebody"] += 1
+        return locked
