@@ -84,9 +84,11 @@ class Sender(Actor):
             self._commit(work)
 
     def _commit(self, work: Callable[[], object]) -> None:
-        self.world.on_landing.clear()
-        with transaction.atomic():
-            work()
+        try:
+            with transaction.atomic():
+                work()
+        finally:
+            self.world.on_landing.clear()  # what was rolled back
 
     def _hold(self, work: Callable[[], object]) -> None:
         """Do the work in a transaction that stays open: its rows have their ids, and are seen by nobody.
@@ -98,7 +100,6 @@ class Sender(Actor):
         landed: list[Callable[[], None]] = []
         rows: list[Any] = []
         with transaction.atomic():
-            self.world.on_landing.clear()
             instances = WorkflowInstance.objects.count()
             asked = set(WorkflowUpdate.objects.values_list("pk", flat=True))
             try:

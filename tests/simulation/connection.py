@@ -1,4 +1,4 @@
-"""The one connection of the simulated processes: SQLite in memory, on virtual time, breaking where the world says so."""
+"""The one connection of all simulated processes: SQLite in memory, on virtual time, breaking where the world says."""
 
 from __future__ import annotations
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from django.db import connections
 
-from django_workflows.models import HistoryEvent, OpenInstance, Worker as WorkerRow
+from django_workflows.models import HistoryEvent, OpenInstance
+from django_workflows.models import Worker as WorkerRow
 from django_workflows.store.workers import WorkerFenced
 from django_workflows.worker.activities import ActivityPool
 from django_workflows.worker.guards import StepWatch

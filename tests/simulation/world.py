@@ -168,7 +168,6 @@ class World:
 
     def strike(self, fault: Fault) -> None:
         self.note(fault.name)
-        self.on_landing.clear()
         if fault.crash:
             assert self._actor is not None
             self._actor.is_dead = True
