@@ -96,10 +96,10 @@ class Sender(Actor):
         SQLite has one transaction at a time, so this one is undone, and done again with the same rows at its end.
         """
         connection: Any = connections["default"]
-        highest = connection.raw(f"SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = '{_INBOX}'")[0][0]
         landed: list[Callable[[], None]] = []
         rows: list[Any] = []
         with transaction.atomic():
+            highest = connection.raw(f"SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = '{_INBOX}'")[0][0]
             instances = WorkflowInstance.objects.count()
             asked = set(WorkflowUpdate.objects.values_list("pk", flat=True))
             try:
