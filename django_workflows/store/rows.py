@@ -30,6 +30,7 @@ _CLOSED_AS: dict[type[ev.Event], InstanceStatus] = {
     ev.InstanceContinuedAsNew: InstanceStatus.CONTINUED_AS_NEW,
     ev.InstanceTerminated: InstanceStatus.TERMINATED,
 }
+_MOST_BLOCKS = 32767  # that the column holds: three weeks of one a minute
 RETRY_COMMAND = 0  # the timer command of a blocked instance's next try
 
 
@@ -99,7 +100,8 @@ class StepRows:
         failure = step.blocked.encode().decode()
         self.status_updates.append((chain.instance, InstanceStatus.BLOCKED.value, failure))
         self.timers.append((chain.instance, RETRY_COMMAND, chain.chain, retry_at, retry_at))
-        self.open_updates.append((chain.open_key, chain.instance, None, chain.history_length, 0, chain.blocks + 1))
+        blocks = min(chain.blocks + 1, _MOST_BLOCKS)
+        self.open_updates.append((chain.open_key, chain.instance, None, chain.history_length, 0, blocks))
 
     # Decisions
 

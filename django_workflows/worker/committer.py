@@ -15,6 +15,7 @@ from django_workflows.store.database import Database
 from django_workflows.store.turns import InboxChanged, commit_turn, find_landed
 from django_workflows.store.work import InstanceStep, Outcome, TurnBatch, TurnResult
 
+from .budget import rest_of_blocked
 from .outage import DATABASE_ERRORS, Outage
 
 logger = logging.getLogger("django_workflows.worker")
@@ -99,7 +100,7 @@ def _refused(step: InstanceStep, error: Exception) -> InstanceStep:
         step.chain,
         Step(time=now),
         blocked=Failure.of(error),
-        retry_at=now + timedelta(seconds=min(2.0**step.chain.blocks, 60)),
+        retry_at=now + timedelta(seconds=rest_of_blocked(step.chain.blocks)),
     )
 
 

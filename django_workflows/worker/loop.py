@@ -37,6 +37,7 @@ from django_workflows.store.work import (
 from . import stepping
 from .activities import ActivityPool
 from .attempts import Attempts
+from .budget import rest_of_blocked
 from .children import start_children
 from .clock import DatabaseClock
 from .committer import Committer
@@ -52,7 +53,6 @@ logger = logging.getLogger("django_workflows.worker")
 _FEWEST_CLAIMS = 64  # instances claimed at a time however full the cache is
 _BUSY_PAUSE = 0.02  # before a step whose rows were locked is offered again
 _MOST_INPUTS = 500  # of one instance in one step
-_LONGEST_BLOCK = 60.0  # seconds between two tries of a blocked instance
 _BY_TOKEN = (ev.ActivityCompleted, ev.ActivityFailed)  # what a token completes
 WAKE = object()  # put into the mailbox: look for work now
 
@@ -302,7 +302,7 @@ class TurnLoop:
 
     def _block(self, held: Held, error: BaseException) -> None:
         chain = held.chain
-        delay = min(2.0**chain.blocks, _LONGEST_BLOCK)
+        delay = rest_of_blocked(chain.blocks)
         logger.error(
             "%s %r is blocked, next try in %g s: %s: %s", chain.info.workflow, chain.info.instance_id, delay,
             type(error).__name__, error,

@@ -206,3 +206,17 @@ def test_instance_that_blocks_in_every_step_does_not_slow_the_others(cache_size:
         eventually(lambda: WorkflowInstance.objects.filter(status="blocked").count() == 20)
         assert [handle.result(timeout=10) for handle in greet.start_many([("x",)] * 20)] == ["x world"] * 20
         assert {handle.status for handle in handles} == {InstanceStatus.BLOCKED}
+
+
+def test_instance_that_was_blocked_for_weeks_is_tried_again_and_goes_on(cache_size: int) -> None:
+    handle, now = collect.start(0), timezone.now()
+    row = handle.describe()
+    WorkflowInstance.objects.update(input="[[")
+    OpenInstance.objects.update(blocks=32767)  # as many as the column holds, one a minute
+    Timer.objects.create(instance_id=row.pk, command=0, chain_id=row.chain, fire_at=now, wake_at=now)
+    with running_worker(sticky_cache_size=cache_size):
+        eventually(lambda: Timer.objects.filter(wake_at__gt=now).exists())
+        assert numbers.start(7).result(timeout=10) == 7
+    WorkflowInstance.objects.filter(pk=row.pk).update(input=row.input)
+    with running_worker(sticky_cache_size=cache_size):
+        assert handle.result(timeout=10) == []
