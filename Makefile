@@ -11,13 +11,14 @@ BIN := $(VENV)/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 EXAMPLE := DJANGO_SETTINGS_MODULE=example_project.settings $(BIN)/python
 
-.PHONY: help demo serve test nightly lint types bench docs clean
+.PHONY: help demo serve test nightly soak lint types bench docs clean
 
 help:
 	@echo "make demo    run the example project's workflows once, in the terminal"
 	@echo "make serve   serve the example project on http://127.0.0.1:8000/"
 	@echo "make test    run the tests on SQLite, and on PostgreSQL and MariaDB where they answer"
 	@echo "make nightly draw 50,000 workflows, and check that their histories replay"
+	@echo "make soak    simulate 50,000 seeds of workers that crash, hours; ARGS='0-999 --jobs 2' runs others"
 	@echo "make lint    check style and format"
 	@echo "make types   check types"
 	@echo "make bench   run the benchmarks that have not been run yet, an hour for all; ARGS=--help tells more"
@@ -58,6 +59,9 @@ test: $(VENV)/dev.stamp $(if $(filter mariadb,$(DATABASES)),$(VENV)/mysql.stamp)
 
 nightly: $(VENV)/dev.stamp
 	@GENERATED_CASES=50000 $(BIN)/python -m pytest tests/engine/test_generated.py tests/engine/test_channels_generated.py $(ARGS)
+
+soak: $(VENV)/dev.stamp
+	@$(BIN)/python -m tests.simulation $(if $(ARGS),$(ARGS),0-49999 --jobs 2)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

@@ -48,7 +48,8 @@ def why_unreachable(database: str) -> str:
 
 # Three at a time, each with a database of its own: the tests mostly wait.
 PARALLEL = ("-n", "3", "--dist", "loadfile")
-WITHOUT_DATABASE = ("tests/engine", "tests/values", "tests/typing", "tests/worker")
+# The simulation brings its own.
+WITHOUT_DATABASE = ("tests/engine", "tests/values", "tests/typing", "tests/worker", "tests/simulation")
 
 
 def run(database: str, arguments: list[str]) -> tuple[int, int]:

@@ -61,7 +61,11 @@ def what_is_left() -> str:
 
 def check(world: World, ledger: Ledger) -> None:
     expect(not world.errors, f"errors were logged: {world.errors}")
-    State(ledger).check()
+    state = State(ledger)
+    for history in state.histories.values():
+        world.facts.update(event.type for event in history)
+    world.facts["undelivered signal"] += len(state.undelivered)
+    state.check()
 
 
 class State:

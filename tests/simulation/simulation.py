@@ -31,7 +31,7 @@ _ACTIONS = 110  # before everybody is to come to rest
 _MOST_WORKERS = 3
 _MOST_ROUNDS = 6000
 _SETTINGS = {
-    "LEASE": timedelta(seconds=6), "POLL_INTERVAL_MIN": 0.05, "POLL_INTERVAL_MAX": 0.5, "CRASH_LIMIT": 10_000,
+    "LEASE": timedelta(seconds=12), "POLL_INTERVAL_MIN": 0.05, "POLL_INTERVAL_MAX": 0.5, "CRASH_LIMIT": 10_000,
     "STEP_TIME_LIMIT": 3600.0, "PROPAGATORS": (),
 }  # fmt: skip
 _OPEN = f"SELECT count(*) FROM {OpenInstance._meta.db_table}"
@@ -65,7 +65,11 @@ def run(seed: int) -> Run:
             invariants.check(world, stage.ledger)
         except Violation as found:
             violation = found
-        stage.leave()
+        except Exception as error:
+            error.add_note(f"in the simulation of seed {seed}")
+            raise
+        finally:
+            stage.leave()
     return Run(seed, world.trace, dict(world.facts), violation)
 
 
@@ -108,7 +112,8 @@ class Stage:
         connection: Any = connections["default"]
         busy = False
         for worker in self._alive():
-            busy = worker.turn() or busy
+            if worker.due() <= self.world.now:
+                busy = worker.turn() or busy
             while not worker.is_dead and worker.may_run:
                 worker.run_activity()
                 busy = True
@@ -118,7 +123,7 @@ class Stage:
         if not connection.raw(_OPEN)[0][0] and not connection.raw(_UNREAD)[0][0]:
             return False
         due = min(worker.due() for worker in self._alive())
-        self.world.now = max(self.world.now + 0.3, due)
+        self.world.now = max(self.world.now + 0.5, due)
         return True
 
     def _alive(self) -> list[SimulatedWorker]:
@@ -163,7 +168,7 @@ class Stage:
         if kind == "crash":
             worker.crash()
         elif kind == "freeze":
-            worker.frozen_until = self.world.now + draw.choice((2.0, 15.0, 40.0))
+            worker.frozen_until = self.world.now + draw.choice((3.0, 25.0, 60.0))
             self.world.note("freeze", f"of {worker.name}")
         elif not worker.is_leaving:
             worker.leave()
@@ -180,8 +185,8 @@ class Stage:
         self.workers.append(worker)
         return worker
 
-    def _during_activity(self, key: str) -> None:
-        self.world.note("activity", key)
+    def _during_activity(self, key: str, attempt: int) -> None:
+        self.world.note("activity" if attempt == 1 else "another attempt", key)
         if self.world.is_hostile and not connections["default"].in_atomic_block and self.world.random.random() < 0.3:
             self.world.interleave(self.world.random.randint(1, 4))
 

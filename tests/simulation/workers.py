@@ -10,6 +10,7 @@ from django.db import connections
 
 from django_workflows.models import HistoryEvent, OpenInstance
 from django_workflows.models import Worker as WorkerRow
+from django_workflows.store import leftovers
 from django_workflows.store.workers import WorkerFenced
 from django_workflows.worker.activities import ActivityPool
 from django_workflows.worker.guards import StepWatch
@@ -18,7 +19,8 @@ from django_workflows.worker.worker import Incarnation, Worker, WorkerOptions
 from .world import Actor, Crash, Violation, World
 
 _WATCH = StepWatch(3600.0)  # not started: no time passes in a step
-_EVENTS = f"SELECT count(*) FROM {HistoryEvent._meta.db_table}"
+_LAST_EVENT = f"SELECT coalesce(max(rowid), 0) FROM {HistoryEvent._meta.db_table}"
+_NEW_EVENTS = f"SELECT instance_id, sequence, type FROM {HistoryEvent._meta.db_table} WHERE rowid > ? ORDER BY rowid"
 _DEAD = f"SELECT 1 FROM {WorkerRow._meta.db_table} WHERE id = ? AND state = 'dead'"
 
 
@@ -71,8 +73,7 @@ class SimulatedWorker(Actor):
         self.is_leaving = False
         self.frozen_until = 0.0
         self._frames = 0  # of this process on the stack: a crash ends them first
-        self._events_before = 0
-        self._had_died = False
+        self._last_event = 0  # when its transaction began
 
     @property
     def may_turn(self) -> bool:
@@ -116,6 +117,10 @@ class SimulatedWorker(Actor):
             except WorkerFenced:
                 self.world.note("fenced", f"as {self.worker.id}")
                 self._end()
+            except Violation:
+                raise
+            except Exception as error:
+                raise Violation(f"{self.name} met an unexpected error: {error!r}") from error
             finally:
                 self.in_turn = False
         return busy
@@ -159,9 +164,8 @@ class SimulatedWorker(Actor):
 
     def sweep(self) -> None:
         """Collect what is left of closed instances, as each worker does every minute."""
-        assert self.incarnation is not None
         with self._frame():
-            self.incarnation.upkeep.sweep()
+            leftovers.sweep(self.worker.database)
 
     def vanish(self) -> None:
         """End at the end of the simulation."""
@@ -190,15 +194,16 @@ class SimulatedWorker(Actor):
             self.incarnation.end()
             self.incarnation = None
 
-    # What a dead worker must not do
+    # What it records
 
     def begins(self) -> None:
         connection: Any = connections["default"]
-        self._had_died = bool(connection.raw(_DEAD, [self.worker.id]))
-        if self._had_died:
-            self._events_before = connection.raw(_EVENTS)[0][0]
+        self._last_event = connection.raw(_LAST_EVENT)[0][0]
 
     def lands(self) -> None:
         connection: Any = connections["default"]
-        if self._had_died and connection.raw(_EVENTS)[0][0] > self._events_before:
-            raise Violation(f"{self.name} was dead by then, and recorded events as {self.worker.id}")
+        events = connection.raw(_NEW_EVENTS, [self._last_event])
+        if events:
+            self.world.say("records " + ", ".join(f"{pk}/{number} {type}" for pk, number, type in events))
+            if connection.raw(_DEAD, [self.worker.id]):
+                raise Violation(f"{self.name} was declared dead as {self.worker.id}, and recorded events")

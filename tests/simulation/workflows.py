@@ -11,7 +11,7 @@ from django_workflows import RetryPolicy, Signal, WorkflowClass, activity, workf
 from tests.testapp.models import Effect
 
 note: Signal[str] = Signal("note", str)
-during_activity: list[Callable[[str], None]] = []  # what the simulation does in the middle of one
+during_activity: list[Callable[[str, int], None]] = []  # what the simulation does in the middle of one
 
 _PATIENT = RetryPolicy(max_attempts=None, initial_interval=timedelta(seconds=0.2), jitter=0)
 _IMPATIENT = RetryPolicy(max_attempts=3, initial_interval=timedelta(seconds=0.2), jitter=0)
@@ -30,7 +30,7 @@ def _happens(tag: str) -> str:
     info = activity.info()
     key = f"{info.execution_id}:{tag}"
     for do in during_activity:
-        do(key)
+        do(key, info.attempt)
     return key
 
 

@@ -142,7 +142,7 @@ class World:
             self.interleave(self.random.randint(1, 3))
         elif draw < 0.063:
             self.note("frozen")
-            self.stand_still(self.random.choice((1.0, 10.0, 20.0)))
+            self.stand_still(self.random.choice((1.0, 15.0, 40.0)))
         elif draw < 0.066:
             self.note("connection lost")
             raise OperationalError("the connection was lost")

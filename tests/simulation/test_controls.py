@@ -1,0 +1,63 @@
+"""Whether the simulation would notice: with a protection taken away, some seed must find a violation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from django_workflows.models import InboxEvent
+from django_workflows.store import turns, workers
+from django_workflows.worker import finder
+
+from .connection import SimulatedDialect
+from .simulation import run
+
+_SEEDS = 150
+
+
+def find_violation() -> str:
+    """Return the first violation, or nothing."""
+    for seed in range(_SEEDS):
+        found = run(seed).violation
+        if found is not None:
+            return str(found)
+    return ""
+
+
+def test_a_missing_fence_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (turns, workers):
+        monkeypatch.setattr(module, "fence", lambda database, cursor, worker_id: None)
+    assert "was declared dead" in find_violation()
+
+
+def test_steps_that_are_not_compared_with_the_history_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lock_nothing(database: Any, cursor: Any, worker_id: int, batch: Any, result: Any) -> Any:
+        turns._release(database, cursor, batch.releases)
+        return batch.steps
+
+    monkeypatch.setattr(turns, "_lock_steps", lock_nothing)
+    assert find_violation()
+
+
+def test_a_missing_look_back_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finder, "_LOOK_BACK", math.inf)
+    monkeypatch.setattr(finder.Finder, "look_back_soon", lambda self: None)
+    assert "does not come to rest" in find_violation()
+
+
+def test_deleting_the_inbox_by_range_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    by_key, inbox = SimulatedDialect.delete, InboxEvent._meta.db_table
+
+    def delete(self: Any, cursor: Any, model: Any, key: Any, keys: Sequence[Any], where: str = "") -> int:
+        if model is InboxEvent and keys:
+            ids = [row[0] if isinstance(row, tuple) else row for row in keys]
+            chains = f"SELECT chain_id FROM {inbox} WHERE id IN ({', '.join(map(str, ids))})"
+            cursor.execute(f"DELETE FROM {inbox} WHERE id <= {max(ids)} AND chain_id IN ({chains})")
+            return len(keys)
+        return by_key(self, cursor, model, key, keys, where)
+
+    monkeypatch.setattr(SimulatedDialect, "delete", delete)
+    assert "that are lost" in find_violation()
