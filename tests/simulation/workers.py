@@ -67,7 +67,7 @@ class SimulatedWorker(Actor):
         options = WorkerOptions(threads=draw.randint(1, 3), sticky_cache_size=draw.choice((0, 1, 2, 50)))
         self.world = world
         self.worker: Any = Worker(options)
-        self.worker._exit_now = VirtualPause(world)
+        self.worker._outage.abort = VirtualPause(world)
         self.incarnation: Incarnation | None = None
         self.in_turn = False
         self.is_leaving = False
