@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections import Counter, defaultdict
@@ -122,7 +123,7 @@ def in_threads(*calls: Callable[[], T]) -> list[T | BaseException]:
 
 
 def waiting_for_locks() -> int:
-    """Return how many other sessions wait for a lock; on MariaDB those of other databases too."""
+    """Return how many other sessions on this database wait for a lock."""
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
             cursor.execute("SELECT pg_stat_clear_snapshot()")
@@ -130,5 +131,8 @@ def waiting_for_locks() -> int:
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
             )
             return int(cursor.fetchone()[0])
-        cursor.execute("SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_current_waits'")
-        return int(cursor.fetchone()[1])
+        # Not from INNODB_TRX, which stays as it was while somebody asks often.
+        cursor.execute("SHOW ENGINE INNODB STATUS")
+        waiting = set(re.findall(r"^LOCK WAIT.*?thread id (\d+)", cursor.fetchone()[2], re.MULTILINE | re.DOTALL))
+        cursor.execute("SELECT id FROM information_schema.processlist WHERE db = database()")
+        return len(waiting & {str(session) for (session,) in cursor.fetchall()})
