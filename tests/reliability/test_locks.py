@@ -49,6 +49,8 @@ def test_transactions_open_for_seconds_delay_no_other_instance(tmp_path: Path) -
             terminated.terminate()
             collect.using(instance_id="replaced", on_conflict="terminate_existing").start(0)
             removed.remove()
+            # Now the worker wants to step the instances that are locked, too.
+            in_threads(lambda: [handle.signal(word, "too late") for handle in (terminated, replaced)])
             [finished] = in_threads(work_meanwhile)
             assert isinstance(finished, int) and finished >= 3, finished
         assert signalled.result(timeout=60) == ["x"]
