@@ -98,6 +98,19 @@ def test_server_that_commits_slowly_is_no_trouble(tmp_path: Path) -> None:
     assert WorkerRow.objects.count() == 1
 
 
+def test_worker_that_starts_while_the_database_is_away_waits_for_it(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    handle = mixed.start("early", 2)
+    with proxy() as line:
+        line.close()
+        with worker_processes(1, lease=30, log=log, environment=line.environment) as fleet:
+            eventually(lambda: "the database fails" in log.read_text(), 60)
+            line.open()
+            assert handle.result(timeout=60) == 3
+            assert fleet.stop() == [0]
+    assert_outages_are_told(log, CUT, most=1)
+
+
 def test_worker_that_is_told_to_stop_while_the_database_is_away_leaves_after_its_grace_period(tmp_path: Path) -> None:
     log = tmp_path / "log"
     arguments = ("--grace", "0.5")
