@@ -109,7 +109,8 @@ def claim_instances(database: Database, cursor: CursorWrapper, worker_id: int, k
 def claim_tasks(database: Database, cursor: CursorWrapper, worker_id: int, keys: list[TaskKey]) -> list[ClaimedTask]:
     """Lease those activity tasks that are still ready; one attempt each.
 
-    One that was found free may have been run by another worker since, and put back for later.
+    One that was found free may have been run by another worker since, and put back for later. One whose execution has
+    closed is deleted: a termination leaves it behind.
     """
     if not keys:
         return []
@@ -117,6 +118,11 @@ def claim_tasks(database: Database, cursor: CursorWrapper, worker_id: int, keys:
     is_ready = f"AND t.available_at <= {database.dialect.now_sql}"
     rows = database.dialect.select(cursor, ActivityTask, _TASK_COLUMNS, key, keys, where=is_ready, lock="skip")
     tasks = _tasks(database, cursor, rows, claims=1)
+    if len(tasks) < len(rows):
+        wanted = {task.key for task in tasks}
+        database.dialect.delete(
+            cursor, ActivityTask, key, [tuple(row[:2]) for row in rows if tuple(row[:2]) not in wanted]
+        )
     if tasks:
         columns = ("owner_id", "attempt", "crashes", "available_at", "expires_at")
         changes: list[Row] = [(*task.key, worker_id, task.attempt, task.crashes, None, None) for task in tasks]
@@ -136,16 +142,17 @@ def find_claimed(
 
 
 def _tasks(database: Database, cursor: CursorWrapper, rows: list[Row], *, claims: int) -> list[ClaimedTask]:
-    """Return rows as tasks, with so many claims more than their columns count."""
-    ids = _instance_ids(database, cursor, {row[0] for row in rows})
-    return [_task(database, row, claims, *ids.get(row[0], ("", "", ""))) for row in rows]
+    """Return the rows of open executions as tasks, with so many claims more than their columns count."""
+    ids = _open_instance_ids(database, cursor, {row[0] for row in rows})
+    return [_task(database, row, claims, *ids[row[0]]) for row in rows if row[0] in ids]
 
 
-def _instance_ids(database: Database, cursor: CursorWrapper, keys: set[int]) -> dict[int, tuple[str, str, str]]:
+def _open_instance_ids(database: Database, cursor: CursorWrapper, keys: set[int]) -> dict[int, tuple[str, str, str]]:
     if not keys:
         return {}
     columns = ("id", "instance_id", "execution_id", "name")
-    rows = database.dialect.select(cursor, WorkflowInstance, columns, ("id",), list(keys))
+    is_open = "AND t.closed_at IS NULL"
+    rows = database.dialect.select(cursor, WorkflowInstance, columns, ("id",), list(keys), where=is_open)
     return {pk: (instance_id, execution_id, name) for pk, instance_id, execution_id, name in rows}
 
 
