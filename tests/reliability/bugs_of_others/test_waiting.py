@@ -93,24 +93,6 @@ def test_a_wait_that_timed_out_is_not_waited_for_again_by_a_replay(cache_size: i
     assert [found.count(name) for name in ("TimerStarted", "TimerFired", "SignalReceived")] == [1, 1, 1]
 
 
-@workflow(name="others.in_time")
-async def in_time() -> list[str]:
-    """Receive within a timeout, and go on for longer than that."""
-    async with asyncio.timeout(0.5):
-        received = await word.receive()
-    await workflow.sleep(0.6)
-    return [received]
-
-
-def test_a_wait_that_ended_in_time_never_times_out(cache_size: int) -> None:
-    """go-workflows, Absurd #138: what is left of a wait that is over must not turn up later."""
-    handle = in_time.start()
-    handle.signal(word, "in time")
-    with running_worker(sticky_cache_size=cache_size):
-        assert handle.result(timeout=60) == ["in time"]
-    assert types(handle).count("TimerFired") == 1
-
-
 @activity(name="others.left_open")
 def left_open(key: str) -> str:
     write_down(key, activity.defer())
