@@ -136,7 +136,7 @@ class Retry:
     task: ClaimedTask
     available_at: datetime
     failure: Failure | None
-    counts: bool = True  # False: never started, given back
+    counts: bool = True  # False: never began, given back
 
 
 class Message(NamedTuple):

@@ -10,6 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -32,6 +33,7 @@ from django_workflows.store.deadlines import FINAL_LIMITS, timeout_error
 from django_workflows.store.work import ClaimedTask, TaskKey
 from django_workflows.wakeups.announcer import one_line
 
+from .outage import DATABASE_ERRORS
 from .running import Attempt, AttemptResult, info_of
 
 logger = logging.getLogger("django_workflows.worker")
@@ -39,6 +41,10 @@ logger = logging.getLogger("django_workflows.worker")
 # How much work, in seconds of this pool's time, may be leased ahead of a free thread.
 _LEAD = 0.1
 _MOST_AHEAD = 1000
+
+
+class _NotBegun(Exception):
+    """The transaction of an atomic activity could not be opened; the cause says why."""
 
 
 class ActivityPool:
@@ -235,6 +241,8 @@ class ActivityPool:
             return self._returned(attempt, definition.callable()(*args, **kwargs))
         except store.LeaseLost:
             return AttemptResult(task)
+        except _NotBegun as error:
+            return AttemptResult(task, error=error.__cause__, has_begun=False)
         except BaseException as error:
             return AttemptResult(task, error=error)
         finally:
@@ -242,7 +250,11 @@ class ActivityPool:
 
     def _run_atomic(self, attempt: Attempt) -> None:
         task, definition = attempt.task, attempt.definition
-        with transaction.atomic(using=self.database.alias, durable=True):
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(transaction.atomic(using=self.database.alias, durable=True))
+            except DATABASE_ERRORS as error:
+                raise _NotBegun from error
             args, kwargs = fetched(*_arguments(attempt))
             value = definition.callable()(*args, **kwargs)
             payload = definition.signature.encode_result(value, self._limit)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from datetime import timedelta
 
 from django_workflows import registry
 from django_workflows.authoring.attempt import Beat
@@ -27,6 +28,8 @@ from .running import AttemptResult
 logger = logging.getLogger("django_workflows.worker")
 
 _STALE_BACKLOG = 1.0  # seconds that an attempt may wait for a thread here before others may have it
+_PAUSE_BEFORE_BEGINNING = timedelta(seconds=1)  # for an atomic activity whose transaction could not be opened
+_COMPLAINT_INTERVAL = 60.0  # seconds between two lines about that
 _HEARTBEAT_INTERVAL = 1.0  # seconds between two writes of what running attempts reported
 _CHECK_INTERVAL = 1.0  # seconds between two looks whether running attempts are still wanted
 
@@ -41,6 +44,7 @@ class Attempts:
         self.database, self.clock, self.worker_id, self.queues, self.pool = database, clock, worker_id, queues, pool
         self._report = report
         self._promised = {True: 0, False: 0}  # eager attempts of the turn that is being stepped, async and sync
+        self._complains_from = 0.0
         self._check_due = 0.0
         self._heartbeats_due = 0.0
 
@@ -74,6 +78,9 @@ class Attempts:
             assert result.result is not None
             return ActivityCompleted(task.key.command, Raw(result.result))
         failure, now = Failure.of(result.error), self.clock.now()
+        if not result.has_begun:
+            self._say_why_none_begins(result.error)
+            return Retry(task, now + _PAUSE_BEFORE_BEGINNING, failure, counts=False)
         again_at = None
         if not result.is_final:
             again_at = next_attempt(result.error, task.attempt, task.scheduled_at, task.options, now)
@@ -84,6 +91,12 @@ class Attempts:
             (again_at - now).total_seconds(), one_line(result.error),
         )  # fmt: skip
         return Retry(task, again_at, failure)
+
+    def _say_why_none_begins(self, error: BaseException) -> None:
+        """Say it once in a while: all that wait for a thread meet the same trouble."""
+        if time.monotonic() >= self._complains_from:
+            self._complains_from = time.monotonic() + _COMPLAINT_INTERVAL
+            logger.warning("atomic activities cannot begin, trying again: %s", one_line(error))
 
     def heartbeat(self, task: ClaimedTask, beat: Beat) -> Heartbeat:
         """Return what the row of an attempt should say about its last heartbeat."""

@@ -24,6 +24,7 @@ class AttemptResult:
     result: bytes | None = None
     error: BaseException | None = None
     is_final: bool = False  # an error that ends the activity whatever its retry policy says
+    has_begun: bool = True  # False: its transaction could not be opened, for the error
     deferred_since: float | None = None  # when an attempt began that somebody else completes
     beat: Beat | None = None  # its last heartbeat
 

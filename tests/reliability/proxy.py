@@ -66,10 +66,17 @@ class Proxy:
         with contextlib.suppress(OSError):  # the listener is closed
             while True:
                 client, _ = self._listener.accept()
-                if self.is_open:
-                    self._links.append(_Link(client, socket.create_connection(self._upstream), self))
-                else:
+                server = self._connect()
+                if server is None:
                     client.close()
+                else:
+                    self._links.append(_Link(client, server, self))
+
+    def _connect(self) -> socket.socket | None:
+        try:
+            return socket.create_connection(self._upstream) if self.is_open else None
+        except OSError:  # there is no server now
+            return None
 
     def is_commit(self, message: bytes) -> bool:
         return message == self._commit

@@ -11,7 +11,7 @@ from django.db import connection
 
 from django_workflows.models import OpenInstance
 from django_workflows.models import Worker as WorkerRow
-from tests.conformance.waiting import assert_tables_consistent, eventually
+from tests.conformance.waiting import assert_tables_consistent
 from tests.testapp.models import Effect
 
 from .logs import assert_outages_are_told, said
@@ -96,33 +96,3 @@ def test_server_that_commits_slowly_is_no_trouble(tmp_path: Path) -> None:
         assert fleet.stop() == [0]
     assert not said(log, "WARNING") and not said(log, "ERROR")
     assert WorkerRow.objects.count() == 1
-
-
-def test_worker_that_starts_while_the_database_is_away_waits_for_it(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    handle = mixed.start("early", 2)
-    with proxy() as line:
-        line.close()
-        with worker_processes(1, lease=30, log=log, environment=line.environment) as fleet:
-            eventually(lambda: "the database fails" in log.read_text(), 60)
-            line.open()
-            assert handle.result(timeout=60) == 3
-            assert fleet.stop() == [0]
-    assert_outages_are_told(log, CUT, most=1)
-
-
-def test_worker_that_is_told_to_stop_while_the_database_is_away_leaves_after_its_grace_period(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    arguments = ("--grace", "0.5")
-    with (
-        proxy() as line,
-        worker_processes(1, lease=1.5, log=log, environment=line.environment, arguments=arguments) as fleet,
-    ):
-        handle = mixed.start("stopped", 40)
-        eventually(Effect.objects.exists, 60)
-        line.close()
-        eventually(lambda: "the database fails" in log.read_text(), 60)
-        assert fleet.stop() == [0]
-    assert "leaves while the database fails" in said(log, "WARNING")[-1]
-    with worker_processes(1, lease=1.5):
-        assert handle.result(timeout=60) == sum(step + 1 if step % 2 else 1 for step in range(40))
