@@ -9,14 +9,14 @@ from typing import Any
 
 from django.db import DatabaseError, connections, transaction
 
-from django_workflows import RetryPolicy
+from django_workflows import RetryPolicy, activity
 from django_workflows.exceptions import WorkflowsError
 from django_workflows.models import InboxEvent, WorkflowInstance, WorkflowUpdate
 from django_workflows.store import retention
 from django_workflows.store.database import Database
 
 from .plans import IDS, Plans
-from .workflows import Plan, note
+from .workflows import Plan, note, tokens
 from .world import Actor, Crash, World
 
 _INBOX = InboxEvent._meta.db_table
@@ -51,8 +51,10 @@ class Sender(Actor):
         self._held: Callable[[], None] | None = None
         self._kinds: dict[Callable[[], None], float] = {
             self.start: 4, self.signal: 6, self.signal_with_start: 3, self.cancel: 0.6, self.terminate: 0.6,
-            self.ask: 1.5, self.ask_with_start: 0.5, self.remove: 1.0 * removes,
+            self.ask: 1.5, self.ask_with_start: 0.5, self.complete: 1.5, self.remove: 1.0 * removes,
         }  # fmt: skip
+        self._lengthy = [self.signal, self.cancel, self.ask, self.signal_with_start, self.complete]
+        self._kinds = {kind: weight * self._draw.choice((0.3, 1, 1, 3)) for kind, weight in self._kinds.items()}
         self.is_busy = False
 
     def act(self) -> None:
@@ -78,7 +80,7 @@ class Sender(Actor):
         work = self._draw.choices(list(self._kinds), list(self._kinds.values()))[0]
         if self._draw.random() < 0.15:
             self._commit(lambda: [self.signal(), self.signal()])
-        elif work in (self.signal, self.cancel, self.ask, self.signal_with_start) and self._draw.random() < 0.3:
+        elif work in self._lengthy and self._draw.random() < 0.3:
             self._hold(work)
         else:
             self._commit(work)
@@ -173,6 +175,12 @@ class Sender(Actor):
         request = Plan.ask.request(self._value(), self._draw.choice((0, 0.3, 2)))
         Plan.using(instance_id=target).update_with_start(request, self.plans.plan(1))
         self._when_landed("update with start", target)
+
+    def complete(self) -> None:
+        """Complete a deferred activity, perhaps once more, perhaps too late."""
+        if tokens:
+            activity.complete(self._draw.choice(tokens[-4:]), "by its token")
+            self._when_landed("completion by token", "")
 
     def remove(self) -> None:
         target = self._target()

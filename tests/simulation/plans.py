@@ -7,10 +7,11 @@ from typing import Any
 
 IDS = ("ada", "bob", "cleo", "dora")  # of instances that several want
 
-_LEAVES = ("compute", "apply", "struggle", "sleep", "listen", "tell", "mark", "stop")
-_LEAF_WEIGHTS = (4, 4, 3, 3, 4, 2, 1, 0.4)
+_LEAVES = ("compute", "apply", "struggle", "hurry", "defer", "sleep", "listen", "tell", "mark", "stop")
+_LEAF_WEIGHTS = (4, 4, 3, 1, 1, 3, 4, 2, 1, 0.4)
 _BRANCHES = ("both", "change_mind", "clean_up", "child")
 _BRANCH_WEIGHTS = (2, 1.5, 1, 4)
+_LIMITS = ("start_to_close_timeout", "schedule_to_close_timeout", "schedule_to_start_timeout", "heartbeat_timeout")
 _MANNERS = ("wait", "wait", "leave", "signal", "cancel")
 
 
@@ -20,6 +21,8 @@ class Plans:
     def __init__(self, draw: Random) -> None:
         self._draw = draw
         self._tags = 0
+        self._leaf_weights = [weight * draw.choice((0.2, 1, 1, 3)) for weight in _LEAF_WEIGHTS]
+        self._branch_weights = [weight * draw.choice((0.2, 1, 1, 3)) for weight in _BRANCH_WEIGHTS]
 
     def plan(self, depth: int = 2) -> list[Any]:
         steps = self._steps(depth, self._draw.randint(1, 4))
@@ -38,13 +41,15 @@ class Plans:
     def _step(self, depth: int) -> list[Any]:
         draw = self._draw
         if depth and draw.random() < 0.4:
-            return self._branch(draw.choices(_BRANCHES, _BRANCH_WEIGHTS)[0], depth - 1)
-        return self._leaf(draw.choices(_LEAVES, _LEAF_WEIGHTS)[0])
+            return self._branch(draw.choices(_BRANCHES, self._branch_weights)[0], depth - 1)
+        return self._leaf(draw.choices(_LEAVES, self._leaf_weights)[0])
 
     def _leaf(self, kind: str) -> list[Any]:
         match kind:
             case "struggle":
                 return [kind, self._tag(), self._draw.randint(0, 3)]
+            case "hurry":
+                return [kind, self._tag(), self._draw.choice(_LIMITS), self.seconds()]
             case "sleep" | "listen":
                 return [kind, self.seconds()]
             case "tell":

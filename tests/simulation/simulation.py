@@ -17,6 +17,7 @@ from unittest.mock import patch
 from django.db import connections
 from django.test.utils import override_settings
 
+from django_workflows.conf import get_settings
 from django_workflows.models import InboxEvent, OpenInstance
 from django_workflows.worker import worker as worker_module
 
@@ -27,13 +28,14 @@ from .plans import Plans
 from .workers import SimulatedPool, SimulatedWorker
 from .world import Violation, World
 
-_ACTIONS = 110  # before everybody is to come to rest
+_ACTIONS = 130  # before everybody is to come to rest
 _MOST_WORKERS = 3
 _MOST_ROUNDS = 6000
 _SETTINGS = {
     "LEASE": timedelta(seconds=12), "POLL_INTERVAL_MIN": 0.05, "POLL_INTERVAL_MAX": 0.5, "CRASH_LIMIT": 10_000,
     "STEP_TIME_LIMIT": 3600.0, "PROPAGATORS": (),
 }  # fmt: skip
+_RETENTION = {"completed": timedelta(seconds=4), "failed": timedelta(seconds=30), "continued_as_new": timedelta(0)}
 _OPEN = f"SELECT count(*) FROM {OpenInstance._meta.db_table}"
 _UNREAD = f"SELECT count(*) FROM {InboxEvent._meta.db_table} WHERE queue IS NOT NULL"
 _connection: SimulatedConnection | None = None
@@ -82,13 +84,14 @@ class Stage:
         plans, removes = Plans(draw), draw.random() < 0.2
         self.senders = [Sender(world, number, plans, self.ledger, removes=removes) for number in (1, 2, 3)]
         self.workers: list[SimulatedWorker] = []
-        self._numbers = 0
+        self._numbers = self._acted = 0
+        self.ledger.has_removed = get_settings().retention is not None
         world.act = self.act
         workflows.during_activity.append(self._during_activity)
         self._add_worker()
 
     def storm(self) -> None:
-        for _ in range(_ACTIONS):
+        while self._acted < _ACTIONS:
             self.act()
         for sender in self.senders:  # end what is held
             sender.act()
@@ -128,10 +131,13 @@ class Stage:
 
     def _alive(self) -> list[SimulatedWorker]:
         alive = [worker for worker in self.workers if not worker.is_dead]
-        return alive or [self._add_worker()]
+        while not any(worker.does_all for worker in alive):
+            alive.append(self._add_worker())
+        return alive
 
     def leave(self) -> None:
         workflows.during_activity.clear()
+        workflows.tokens.clear()
         for worker in self.workers:
             worker.vanish()
 
@@ -139,6 +145,7 @@ class Stage:
 
     def act(self) -> None:
         """Let somebody who is free do something, at a time that has passed a little."""
+        self._acted += 1
         self.world.pass_time(self._pause())
         draw = self.world.random.random()
         self.workers = [worker for worker in self.workers if not worker.is_dead or worker.is_on_stack]
@@ -188,7 +195,7 @@ class Stage:
     def _during_activity(self, key: str, attempt: int) -> None:
         self.world.note("activity" if attempt == 1 else "another attempt", key)
         if self.world.is_hostile and not connections["default"].in_atomic_block and self.world.random.random() < 0.3:
-            self.world.interleave(self.world.random.randint(1, 4))
+            self.world.interleave(self.world.random.randint(1, 4), seconds=self.world.random.choice((0.0, 0.5, 2.0)))
 
 
 # The process as the simulation wants it
@@ -204,7 +211,7 @@ def _in(world: World) -> Iterator[None]:
     connections["default"] = connection
     try:
         with (
-            override_settings(DJANGO_WORKFLOWS=_SETTINGS),
+            override_settings(DJANGO_WORKFLOWS=_settings(world.random)),
             patch.object(time, "monotonic", world.monotonic),
             patch.object(uuid, "uuid4", lambda: uuid.UUID(int=luck.getrandbits(128), version=4)),
             patch.object(worker_module, "ActivityPool", SimulatedPool),
@@ -216,6 +223,10 @@ def _in(world: World) -> Iterator[None]:
         connections["default"] = original
         connection.world = None
         random.setstate(state)
+
+
+def _settings(draw: random.Random) -> dict[str, Any]:
+    return {**_SETTINGS, "RETENTION": _RETENTION if draw.random() < 0.1 else None}
 
 
 def _simulated() -> SimulatedConnection:
@@ -238,7 +249,9 @@ class _Log(logging.Handler):
         self._world.say(f"{record.levelname.lower()} {text}")
         if "stopped renewing its lease" in text:
             self._world.facts["dead lease taken over"] += 1
-        if record.levelno >= logging.ERROR:
+        if "slow at random" in text:
+            self._world.facts["slow step"] += 1
+        elif record.levelno >= logging.ERROR:
             self._world.errors.append(text)
 
 

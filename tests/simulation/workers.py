@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from django.db import connections
 
+from django_workflows.exceptions import StepTimeLimitExceeded
 from django_workflows.models import HistoryEvent, OpenInstance
 from django_workflows.models import Worker as WorkerRow
 from django_workflows.store import leftovers
@@ -18,7 +19,8 @@ from django_workflows.worker.worker import Incarnation, Worker, WorkerOptions
 
 from .world import Actor, Crash, Violation, World
 
-_WATCH = StepWatch(3600.0)  # not started: no time passes in a step
+T = TypeVar("T")
+
 _LAST_EVENT = f"SELECT coalesce(max(rowid), 0) FROM {HistoryEvent._meta.db_table}"
 _NEW_EVENTS = f"SELECT instance_id, sequence, type FROM {HistoryEvent._meta.db_table} WHERE rowid > ? ORDER BY rowid"
 _DEAD = f"SELECT 1 FROM {WorkerRow._meta.db_table} WHERE id = ? AND state = 'dead'"
@@ -44,6 +46,22 @@ class SimulatedPool(ActivityPool):
                 self.running -= 1
 
 
+class SimulatedWatch(StepWatch):
+    """Finds steps too slow at random, which blocks their instances."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(limit=3600.0)
+        self._world = world
+
+    def call(self, label: str, function: Callable[[], T]) -> T:
+        draw = self._world.random.random() if self._world.is_hostile else 1.0
+        if draw < self._world.slow_rate:
+            if draw < self._world.slow_rate / 2:
+                function()
+            raise StepTimeLimitExceeded(f"{label}: slow at random")
+        return function()
+
+
 class VirtualPause:
     """Stands for the event on which a worker waits out trouble with its database."""
 
@@ -64,7 +82,12 @@ class SimulatedWorker(Actor):
     def __init__(self, world: World, number: int) -> None:
         draw = world.random
         super().__init__(f"worker {number}", offset=draw.uniform(0, 1000), rate=draw.uniform(0.97, 1.03))
-        options = WorkerOptions(threads=draw.randint(1, 3), sticky_cache_size=draw.choice((0, 1, 2, 50)))
+        does = draw.choices(("all", "workflows", "activities"), (8, 1, 1))[0]
+        self.does_all = does == "all"
+        options = WorkerOptions(
+            threads=draw.randint(1, 3), sticky_cache_size=draw.choice((0, 1, 2, 50)),
+            workflows=does != "activities", activities=does != "workflows",
+        )  # fmt: skip
         self.world = world
         self.worker: Any = Worker(options)
         self.worker._outage.abort = VirtualPause(world)
@@ -111,7 +134,7 @@ class SimulatedWorker(Actor):
         with self._frame():
             try:
                 if self.incarnation is None:
-                    self.incarnation = self.worker._begin(_WATCH)
+                    self.incarnation = self.worker._begin(SimulatedWatch(self.world))
                     self.world.note("worker begins", f"as {self.worker.id}")
                 busy = self._turn(self.incarnation)
             except WorkerFenced:

@@ -11,6 +11,7 @@ from django_workflows import RetryPolicy, Signal, WorkflowClass, activity, workf
 from tests.testapp.models import Effect
 
 note: Signal[str] = Signal("note", str)
+tokens: list[str] = []  # of deferred activities
 during_activity: list[Callable[[str, int], None]] = []  # what the simulation does in the middle of one
 
 _PATIENT = RetryPolicy(max_attempts=None, initial_interval=timedelta(seconds=0.2), jitter=0)
@@ -56,6 +57,18 @@ def apply_with_trouble(tag: str, failures: int) -> str:
     return key
 
 
+@activity(name="simulation.hurry", retry=_IMPATIENT)
+def hurry(tag: str) -> str:
+    activity.heartbeat(tag)
+    return _happens(tag)
+
+
+@activity(name="simulation.defer", retry=_IMPATIENT, start_to_close_timeout=timedelta(seconds=6))
+def defer(tag: str) -> str:
+    tokens.append(activity.defer())
+    return _happens(tag)
+
+
 @workflow(name="simulation.Plan")
 class Plan(WorkflowClass):
     """Follows a plan: a list of steps, each a name with arguments."""
@@ -83,6 +96,12 @@ class Plan(WorkflowClass):
 
     async def do_struggle(self, tag: str, failures: int) -> None:
         await apply_with_trouble(tag, failures)
+
+    async def do_hurry(self, tag: str, limit: str, seconds: float) -> None:
+        await hurry.using(**{limit: timedelta(seconds=seconds)})(tag)
+
+    async def do_defer(self, tag: str) -> None:
+        await defer(tag)
 
     async def do_sleep(self, seconds: float) -> None:
         await workflow.sleep(seconds)

@@ -68,6 +68,13 @@ class World:
         self.trace: list[str] = []
         self.facts: Counter[str] = Counter()
         self.errors: list[str] = []  # that were logged
+        # Each seed has moods of its own: what is rare in all of them would never meet.
+        draw = self.random
+        self.fault_rate = draw.choice((0.0, 0.01, 0.03, 0.03, 0.1))
+        self.pause_rate = draw.choice((0.02, 0.06, 0.06, 0.2))
+        self.freeze_rate = draw.choice((0.001, 0.003, 0.01))
+        self.slow_rate = draw.choice((0.0, 0.0, 0.01, 0.05))
+        self.lock_rate = draw.choice((0.0, 0.02, 0.1))
         self.is_hostile = True  # until the end, when everybody is to come to rest
         self.act: Callable[[], None] = lambda: None  # lets somebody who is free act
         self.on_landing: list[Callable[[], None]] = []
@@ -138,12 +145,12 @@ class World:
         if not self.is_hostile:
             return
         draw = self.random.random()
-        if draw < 0.06:
+        if draw < self.pause_rate:
             self.interleave(self.random.randint(1, 3))
-        elif draw < 0.063:
+        elif (draw := self.random.random()) < self.freeze_rate:
             self.note("frozen")
             self.stand_still(self.random.choice((1.0, 15.0, 40.0)))
-        elif draw < 0.066:
+        elif draw > 1 - self.fault_rate / 10:
             self.note("connection lost")
             raise OperationalError("the connection was lost")
 
@@ -162,7 +169,7 @@ class World:
 
     def fault_at_commit(self) -> Fault | None:
         actor = self._actor
-        if actor is None or not self.is_hostile or self.random.random() >= 0.03:
+        if actor is None or not self.is_hostile or self.random.random() >= self.fault_rate:
             return None
         return self.random.choice(_FAULTS)
 
@@ -175,7 +182,7 @@ class World:
         raise OperationalError(f"the reply was lost: {fault.name}")
 
     def is_locked_by_somebody(self) -> bool:
-        locked = self.is_hostile and self._actor is not None and self.random.random() < 0.02
+        locked = self.is_hostile and self._actor is not None and self.random.random() < self.lock_rate
         if locked:
             self.facts["rows locked by somebody"] += 1
         return locked
