@@ -28,7 +28,7 @@ from .plans import Plans
 from .workers import SimulatedPool, SimulatedWorker
 from .world import Violation, World
 
-_ACTIONS = 130  # before everybody is to come to rest
+_ACTIONS = 115  # before everybody is to come to rest
 _MOST_WORKERS = 3
 _MOST_ROUNDS = 6000
 _SETTINGS = {
