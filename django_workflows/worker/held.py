@@ -83,12 +83,9 @@ class StickyCache:
     def touch(self, held: Held) -> None:
         self._held.move_to_end(held.chain.chain)
 
-    def drop(self, held: Held) -> None:
-        """Forget an instance and close its coroutines."""
+    def remove(self, held: Held) -> None:
         if self._held.get(held.chain.chain) is held:
             del self._held[held.chain.chain]
-        if held.machine is not None:
-            held.machine.dispose()
 
     def surplus(self, running: Set[int]) -> list[Held]:
         """Return the instances to evict: idle, and not of the chains whose activities run here; least used first."""

@@ -103,8 +103,11 @@ def step(held: Held, inputs: list[Input], now: datetime, watch: StepWatch) -> tu
 
 def drop(held: Held, cache: StickyCache, watch: StepWatch) -> None:
     """Forget a held instance; its clean-up code runs within the step limit, for what happens in it decides nothing."""
-    info = held.chain.info
+    info, machine = held.chain.info, held.machine
+    cache.remove(held)  # not within the limit: what stayed there could be claimed, and never loaded again
+    if machine is None:
+        return
     try:
-        watch.call(f"{info.workflow} {info.instance_id!r}, leaving memory", lambda: cache.drop(held))
+        watch.call(f"{info.workflow} {info.instance_id!r}, leaving memory", machine.dispose)
     except Exception as error:
         logger.error("%s", error)
