@@ -9,7 +9,14 @@ from typing import Any
 
 from django.db.models import Exists, Model, OuterRef, Q, QuerySet
 
-from django_workflows.engine.events import ChildScheduled, Event, SignalWithStart, UpdateRequested, decode_event
+from django_workflows.engine.events import (
+    ChildScheduled,
+    Event,
+    SignalReceived,
+    SignalWithStart,
+    UpdateRequested,
+    decode_event,
+)
 from django_workflows.exceptions import PayloadError
 from django_workflows.models import ActivityTask, InboxEvent, OpenInstance, Timer, WorkflowInstance, WorkflowUpdate
 
@@ -34,6 +41,7 @@ def collect_inbox(database: Database, rows: list[InboxRow]) -> None:
 def _discard(database: Database, rows: list[InboxRow]) -> int:
     """Do what is left to do for rows of closed chains, and delete them; return how many."""
     garbage: dict[int, str] = {}  # with the update that a row asks for, if it does
+    unreadable: list[int] = []
     unread: defaultdict[int, dict[int, SignalWithStart]] = defaultdict(dict)
     done = 0
     for row in rows:
@@ -42,11 +50,19 @@ def _discard(database: Database, rows: list[InboxRow]) -> int:
             done += children.carry_out(database, ChildOrder(row.id, row.instance, event))
         elif isinstance(event, SignalWithStart):
             unread[row.chain][row.id] = event
+        elif row.type == SignalWithStart.__name__:
+            unreadable.append(row.id)
         else:
             garbage[row.id] = event.update_id if isinstance(event, UpdateRequested) else ""
     unanswered = _answer_updates(database, {update_id for update_id in garbage.values() if update_id})
     done += sum(with_start.send_again(database, chain, signals) for chain, signals in unread.items())
+    done += _keep(database, unreadable)
     return done + _delete(database, InboxEvent, ("id",), [row for row in garbage if garbage[row] not in unanswered])
+
+
+def _keep(database: Database, ids: list[int]) -> int:
+    """Keep signals with a start that cannot be read, and so start nothing, as undelivered ones; return how many."""
+    return _change(database, ids, type=SignalReceived.__name__, queue=None)
 
 
 def _decode(row: InboxRow) -> Event | None:
@@ -133,12 +149,19 @@ def _delete(database: Database, model: type[Model], key: tuple[str, ...], keys: 
 
 
 def _park(database: Database, ids: list[int]) -> None:
+    _change(database, ids, queue=None)
+
+
+def _change(database: Database, ids: list[int], **columns: Any) -> int:
+    """Change columns of inbox rows, except those that somebody holds locked; return how many."""
     if not ids:
-        return
+        return 0
     with database.atomic(), database.cursor() as cursor:
         found = database.dialect.select(cursor, InboxEvent, ("id",), ("id",), ids, lock="skip")
         if found:
-            database.dialect.update(cursor, InboxEvent, ("id",), ("queue",), [(row[0], None) for row in found])
+            changes = [(row[0], *columns.values()) for row in found]
+            database.dialect.update(cursor, InboxEvent, ("id",), tuple(columns), changes)
+        return len(found)
 
 
 def wake_blocked(database: Database, now: object) -> int:

@@ -14,7 +14,7 @@ from django_workflows.models import ActivityTask, HistoryEvent, InboxEvent, Open
 from django_workflows.testing import running_worker
 from tests.testapp.workflows import greet
 
-from .waiting import eventually
+from .waiting import collect_leftovers, eventually
 from .workflows import collect, word
 
 
@@ -60,6 +60,22 @@ def test_inbox_row_that_cannot_be_read_blocks_its_instance_alone(
 
         row.delete()
         assert handle.result(timeout=15) == ["before", "after"]
+
+
+@pytest.mark.parametrize("type", ["SignalReceived", "SignalWithStart"])
+@pytest.mark.parametrize("parked", [False, True], ids=["waiting", "parked"])
+def test_signal_that_cannot_be_read_is_kept_by_an_instance_that_has_closed(type: str, parked: bool) -> None:
+    handle, data = collect.start(1), '{"name": "word", "va'
+    row = poison(handle, type, data)
+    if parked:
+        InboxEvent.objects.filter(pk=row.pk).update(queue=None)
+    handle.terminate()
+    for _ in range(2):
+        collect_leftovers()
+        kept = InboxEvent.objects.filter(pk=row.pk).values_list("type", "data", "queue")
+        assert list(kept) == [("SignalReceived", data, None)]
+    handle.remove()
+    assert not InboxEvent.objects.exists()
 
 
 def test_input_that_does_not_decode_blocks_its_instance_alone(cache_size: int) -> None:
