@@ -18,6 +18,7 @@ logger = logging.getLogger("django_workflows.worker")
 DATABASE_ERRORS = (DatabaseError, InterfaceError)
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.01, 5.0
 _REMINDER = 60.0  # seconds between two lines about one outage
+_QUIET = 1.0  # seconds from one outage that is told to the next one
 
 
 class Interrupted(Exception):
@@ -25,7 +26,10 @@ class Interrupted(Exception):
 
 
 class Outage:
-    """Says once that the database fails, once a minute that it still does, and once that it answers again."""
+    """Says once that the database fails, once a minute that it still does, and once that it answers again.
+
+    Of troubles that follow each other within a second only the first is told.
+    """
 
     def __init__(self, database: Database, abort: threading.Event) -> None:
         self.database = database
@@ -33,14 +37,14 @@ class Outage:
         self._gives_up_at = math.inf  # monotonic
         self.on_failure: Callable[[], None] = lambda: None
         self._since: float | None = None
-        self._said = 0.0
+        self._is_told = False
+        self._said = -math.inf
         self._failures = 0
         self._pause = _SHORTEST_PAUSE
 
-    def give_up_after(self, seconds: float) -> float:
-        """Wait no longer than this from now on, or from an earlier call; return that monotonic time."""
+    def give_up_after(self, seconds: float) -> None:
+        """Wait no longer than this from now on, or from an earlier call."""
         self._gives_up_at = min(self._gives_up_at, time.monotonic() + seconds)
-        return self._gives_up_at
 
     def wait(self, error: Exception) -> None:
         """Drop the connection and pause, longer each time; raises Interrupted when the worker has to leave."""
@@ -55,17 +59,22 @@ class Outage:
     def end(self) -> None:
         """Note that nothing failed; without a connection nothing was asked for either."""
         if self._since is not None and self.database.connection.connection is not None:
-            logger.info("the database answers again after %.3g s", time.monotonic() - self._since)
+            if self._is_told:
+                logger.info("the database answers again after %.3g s", time.monotonic() - self._since)
             self._since, self._failures, self._pause = None, 0, _SHORTEST_PAUSE
 
     def _say(self, error: Exception) -> None:
         now = time.monotonic()
         self._failures += 1
         if self._since is None:
-            self._since = self._said = now
-            logger.warning("the database fails, trying again until it answers: %s", one_line(error))
-        elif now - self._said >= _REMINDER:
-            self._said = now
+            self._since, self._is_told = now, False
+        if now - self._said < (_REMINDER if self._is_told else _QUIET):
+            return
+        self._said = now
+        if self._is_told:
             logger.warning(
                 "the database has failed for %.0f s, %s times: %s", now - self._since, self._failures, one_line(error)
             )
+        else:
+            self._is_told = True
+            logger.warning("the database fails, trying again until it answers: %s", one_line(error))

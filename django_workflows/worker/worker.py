@@ -30,6 +30,7 @@ from .outage import DATABASE_ERRORS, Interrupted, Outage
 logger = logging.getLogger("django_workflows.worker")
 
 _PAUSE_AFTER_ERROR = 1.0
+_LAST_WORDS = 2.0  # seconds beyond the grace period for what is written at the end, if the database fails
 _SQLITE_PAUSE = 0.002  # between busy turns, so that other processes get the one write lock
 
 
@@ -112,7 +113,7 @@ class Worker:
         if self._stopping:
             self._exit_now.set()
         self._stopping = True
-        self._outage.give_up_after(self.grace.total_seconds())
+        self._outage.give_up_after(self.grace.total_seconds() + _LAST_WORDS)
         self._mailbox.put(WAKE)
 
     def run(self) -> None:
@@ -248,7 +249,7 @@ class Worker:
         """Finish what runs, within the grace period; then free what is owned and retire."""
         loop = incarnation.loop
         loop.draining = True
-        ends = self._outage.give_up_after(self.grace.total_seconds())
+        ends = time.monotonic() + self.grace.total_seconds()
         running = 0 if loop.attempts is None else len(loop.attempts)
         if running:
             logger.info(

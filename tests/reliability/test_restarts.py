@@ -55,7 +55,7 @@ def test_restarts_of_the_server_lose_nothing_and_double_nothing(tmp_path: Path) 
         keys = list(Effect.objects.values_list("key", flat=True))
         assert len(keys) == len(set(keys)) == INSTANCES * STEPS // 2
         assert_tables_consistent()
-    assert_outages_are_told(log, REASONS[connection.vendor], most=8)
+    assert_outages_are_told(log, REASONS[connection.vendor], most=8, workers=2)
     assert not said(log, "ERROR")
 
 

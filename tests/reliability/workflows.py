@@ -9,7 +9,7 @@ from datetime import timedelta
 from django_workflows import RetryPolicy, Signal, activity, workflow
 from tests.testapp.models import Effect
 
-_PATIENT = RetryPolicy(max_attempts=None)
+_PATIENT = RetryPolicy(initial_interval=timedelta(seconds=0.1), max_interval=timedelta(seconds=1))
 
 
 @activity(name="reliability.apply_once", atomic=True, retry=_PATIENT)
