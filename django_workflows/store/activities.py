@@ -17,13 +17,12 @@ from .attempts import KEY
 from .database import Database
 from .deadlines import next_attempt, passed_limit, read_options, timeout_error, waits_until
 from .dialects.base import Row
-from .work import ClaimedTask, TaskKey
+from .work import INBOX_COLUMNS, ClaimedTask, TaskKey
 
 _EXPIRING = (
     "instance_id", "command", "chain_id", "name", "workflow_queue", "attempt", "available_at", "expires_at",
     "scheduled_at", "options",
 )  # fmt: skip
-_INBOX = ("chain_id", "instance_id", "type", "data", "queue", "created_at")
 _SWEEP = 500
 
 
@@ -45,7 +44,7 @@ def complete_atomically(database: Database, worker_id: int, task: ClaimedTask, e
         if cursor.rowcount != 1:
             raise LeaseLost(f"attempt {task.attempt} of {task.name} was taken away from this worker")
         now = database.dialect.to_time(database.dialect.now(cursor))
-        database.dialect.insert(cursor, InboxEvent, _INBOX, [claims.result_row(task, event, now)])
+        database.dialect.insert(cursor, InboxEvent, INBOX_COLUMNS, [claims.result_row(task, event, now)])
 
 
 def find_still_wanted(database: Database, worker_id: int, keys: Collection[TaskKey]) -> set[TaskKey]:
@@ -108,7 +107,7 @@ def _time_out(database: Database, cursor: CursorWrapper, rows: list[Row], now: d
             until = waits_until(scheduled_at, again_at, options)
             retries.append((*key, to_time(again_at), to_time(until), failure.encode().decode()))
     if over:
-        database.dialect.insert(cursor, InboxEvent, _INBOX, messages)
+        database.dialect.insert(cursor, InboxEvent, INBOX_COLUMNS, messages)
         database.dialect.delete(cursor, ActivityTask, KEY, over)
     if retries:
         database.dialect.update(cursor, ActivityTask, KEY, ("available_at", "expires_at", "last_failure"), retries)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from datetime import datetime
 from typing import NamedTuple
 
+from django.db.backends.utils import CursorWrapper
+
 from django_workflows import registry
 from django_workflows.engine import events as ev
-from django_workflows.models import OpenInstance, WorkflowInstance
+from django_workflows.models import WorkflowInstance
 
+from .bulk import insert_executions, insert_open
 from .children import child_row
 from .database import Database
 from .dialects.base import Row
-from .starting import fetch_missing_ids, started_event
+from .starting import started_event
 from .work import InstanceStep
 
 
@@ -29,8 +32,8 @@ class Started(NamedTuple):
 class NewExecutions:
     """Collects the executions of one turn; their ids are needed before other rows can name them."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, cursor: CursorWrapper) -> None:
+        self._database, self._cursor = database, cursor
         self._children: list[tuple[InstanceStep, WorkflowInstance]] = []
         self._closed: list[tuple[InstanceStep, ev.ClosingEvent]] = []  # those whose chains go on
         self.started: list[Started] = []  # after `insert`
@@ -54,14 +57,8 @@ class NewExecutions:
         rows = [row for _, row in self._children] + [row for _, row, _ in following]
         if not rows:
             return []
-        alias = self._database.alias
-        WorkflowInstance.objects.using(alias).bulk_create(rows, batch_size=500)
-        fetch_missing_ids(self._database, rows)
-        opened = [
-            OpenInstance(open_key=row.instance_key, chain_id=row.pk, instance_id=row.pk, queue=row.queue)
-            for _, row in self._children
-        ]
-        OpenInstance.objects.using(alias).bulk_create(opened, batch_size=500)
+        insert_executions(self._database, self._cursor, rows)
+        insert_open(self._database, self._cursor, [row for _, row in self._children])
         for step, row in self._children:
             self.started.append(Started(row.pk, row.pk, row.queue, started_event(), step.step.time))
         for step, row, event in following:

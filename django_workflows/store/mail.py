@@ -17,7 +17,7 @@ from django_workflows.models import InboxEvent, OpenInstance, WorkflowInstance
 from .closing import closing_event
 from .database import Database
 from .dialects.base import Row
-from .work import InstanceStep, Message, TurnResult
+from .work import INBOX_COLUMNS, InstanceStep, Message, TurnResult
 
 _INSTANCE = WorkflowInstance._meta.db_table
 _OPEN = OpenInstance._meta.db_table
@@ -34,14 +34,13 @@ class Addressee(NamedTuple):
     queue: str
 
 
-_INBOX = ("chain_id", "instance_id", "type", "data", "queue", "created_at")
 _START = ev.InstanceStarted.__name__
 
 
 def send_rows(database: Database, cursor: CursorWrapper, rows: list[Row], result: TurnResult) -> None:
     """Insert inbox rows, and note for whom they are."""
     if rows:
-        database.dialect.insert(cursor, InboxEvent, _INBOX, rows)
+        database.dialect.insert(cursor, InboxEvent, INBOX_COLUMNS, rows)
         result.sent += [Message(chain, queue, type == _START) for chain, _, type, _, queue, _ in rows]
 
 

@@ -53,7 +53,7 @@ class StepRows:
         self.timer_deletes: list[TaskKey] = []
         self.inbox: list[Row] = []
         self.inbox_deletes: list[int] = []
-        self.executions = NewExecutions(database)
+        self.executions = NewExecutions(database, cursor)
         self.mail = Mail(database, cursor)
         self.answers = Answers(self.to_time)
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from django.apps import apps
 from django.contrib.contenttypes.models import ContentType
 from django.db import IntegrityError, OperationalError, transaction
+from django.db.backends.utils import CursorWrapper
 
 from django_workflows.conf import get_settings
 from django_workflows.engine.events import CarriedSignal, InstanceOptions, InstanceStarted, encode_event
@@ -18,7 +19,9 @@ from django_workflows.keys import key_of
 from django_workflows.models import InboxEvent, InstanceStatus, OpenInstance, WorkflowInstance
 
 from . import closing
+from .bulk import insert_executions, insert_open
 from .database import Database, DatabaseNow
+from .work import INBOX_COLUMNS
 
 T = TypeVar("T")
 
@@ -131,7 +134,7 @@ def insert_or_find(
         elif (winner := _find_winner(database, row.instance_key)) is not None:
             WorkflowInstance.objects.using(database.alias).filter(pk=row.pk).delete()
             return winner
-    _inbox([row], database, signals)
+    _insert_start(database, row, signals)
     return None
 
 
@@ -143,11 +146,8 @@ def start_many(database: Database, news: Sequence[NewInstance]) -> list[Workflow
     _refuse_open(database, [row for row, new in zip(rows, news, strict=True) if new.instance_id is not None])
     try:
         # With a savepoint, so that the caller's transaction survives a conflict.
-        with transaction.atomic(using=database.alias):
-            WorkflowInstance.objects.using(database.alias).bulk_create(ordered, batch_size=_BATCH)
-            fetch_missing_ids(database, ordered)
-            OpenInstance.objects.using(database.alias).bulk_create(map(_open_row, ordered), batch_size=_BATCH)
-            _inbox(ordered, database)
+        with transaction.atomic(using=database.alias), database.cursor() as cursor:
+            _insert_many(database, cursor, ordered)
     except IntegrityError as error:
         raise InstanceAlreadyExists(
             "one of the instance_ids given to start_many() was opened at the same moment; nothing was started"
@@ -167,31 +167,22 @@ def _refuse_open(database: Database, rows: list[WorkflowInstance]) -> None:
             raise already_open(by_key[taken], "nothing was started")
 
 
-def fetch_missing_ids(database: Database, rows: list[WorkflowInstance]) -> None:
-    """Read the ids back where the database does not return them from a bulk insert (MySQL)."""
-    missing = {row.execution_id: row for row in rows if row.pk is None}
-    keys = list(missing)
-    for start in range(0, len(keys), _BATCH):
-        page = WorkflowInstance.objects.using(database.alias).filter(execution_id__in=keys[start : start + _BATCH])
-        for execution_id, pk in page.values_list("execution_id", "pk"):
-            missing[execution_id].pk = pk
+def _insert_many(database: Database, cursor: CursorWrapper, rows: list[WorkflowInstance]) -> None:
+    now = database.dialect.now(cursor)
+    for row in rows:
+        row.created_at = now
+    insert_executions(database, cursor, rows)
+    insert_open(database, cursor, rows)
+    started, time = encode_event(started_event()), database.dialect.to_time(now)
+    events = [(row.pk, row.pk, InstanceStarted.__name__, started, row.queue, time) for row in rows]
+    for start in range(0, len(events), _BATCH):
+        database.dialect.insert(cursor, InboxEvent, INBOX_COLUMNS, events[start : start + _BATCH])
 
 
-def _open_row(row: WorkflowInstance) -> OpenInstance:
-    return OpenInstance(open_key=row.instance_key, chain_id=row.chain, instance_id=row.pk, queue=row.queue)
-
-
-def _inbox(rows: Iterable[WorkflowInstance], database: Database, signals: Iterable[CarriedSignal] = ()) -> None:
-    started = encode_event(started_event(signals=list(signals)))
-    InboxEvent.objects.using(database.alias).bulk_create(
-        (
-            InboxEvent(
-                chain_id=row.chain, instance_id=row.pk, type="InstanceStarted", data=started, queue=row.queue,
-                created_at=DatabaseNow(),
-            )
-            for row in rows
-        ),
-        batch_size=_BATCH,
+def _insert_start(database: Database, row: WorkflowInstance, signals: Iterable[CarriedSignal]) -> None:
+    InboxEvent.objects.using(database.alias).create(
+        chain_id=row.chain, instance_id=row.pk, type=InstanceStarted.__name__,
+        data=encode_event(started_event(signals=list(signals))), queue=row.queue, created_at=DatabaseNow(),
     )  # fmt: skip
 
 

@@ -10,6 +10,9 @@ from django_workflows.engine.events import ChildScheduled, CommandEvent, ResultE
 from django_workflows.engine.steps import InstanceInfo, Step
 from django_workflows.failures import Failure
 
+# The columns with which inbox rows are inserted.
+INBOX_COLUMNS = ("chain_id", "instance_id", "type", "data", "queue", "created_at")
+
 
 class TaskKey(NamedTuple):
     """The key of an activity task or a timer."""

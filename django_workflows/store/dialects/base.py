@@ -115,7 +115,7 @@ class Dialect:
         raise NotImplementedError
 
     def to_json(self, text: str) -> Any:
-        """Return JSON text as `update` wants it for a column of JSON."""
+        """Return JSON text as `insert` and `update` want it for a column of JSON."""
         return text
 
     @contextmanager

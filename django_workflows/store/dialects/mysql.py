@@ -34,6 +34,11 @@ class VendorDialect(Dialect):
         else:
             cursor.execute(f"SET SESSION wait_timeout = {max(1, int(lease_seconds))}")
 
+    def insert(self, cursor: CursorWrapper, model: type[Model], columns: Sequence[str], rows: Sequence[Row]) -> None:
+        # Where JSON is in a document, it is text here.
+        plain = [[bytes(value).decode() if isinstance(value, msgspec.Raw) else value for value in row] for row in rows]
+        super().insert(cursor, model, columns, plain)
+
     def insert_if_absent(self, cursor: CursorWrapper, model: type[Model], columns: Sequence[str], values: Row) -> bool:
         # A plain INSERT that meets its key takes a shared lock. Two that waited for one row would both have it, and
         # deadlock as soon as one goes on to write the row; this form takes the exclusive lock at once. INSERT IGNORE
