@@ -70,7 +70,7 @@ class ActivityNamespace:
 
     def is_cancelled(self) -> bool:
         """Tell whether the running attempt was cancelled; a long sync activity asks now and then."""
-        return require_attempt("activity.is_cancelled()").cancelled.is_set()
+        return require_attempt("activity.is_cancelled()").is_cancelled
 
     def heartbeat(self, *details: Any) -> None:
         """Say that the running attempt is alive and, with `details`, how far it has come.

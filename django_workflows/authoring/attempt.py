@@ -9,7 +9,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
-from threading import Event
 from typing import Any, NamedTuple
 
 from django_workflows import payloads
@@ -52,7 +51,7 @@ class AttemptContext:
         payload_limit: int | None = None,
     ) -> None:  # fmt: skip
         self._describe = describe
-        self.cancelled = Event()
+        self.is_cancelled = False
         self.beat: Beat | None = None
         self.token: str | None = None  # set: somebody else completes the activity
         self._make_token = make_token
@@ -65,7 +64,7 @@ class AttemptContext:
         return self._describe()
 
     def heartbeat(self, details: tuple[Any, ...]) -> None:
-        if self.cancelled.is_set():
+        if self.is_cancelled:
             return self._tell_once()
         if details:
             encoded: bytes | None

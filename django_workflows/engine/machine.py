@@ -78,16 +78,17 @@ class Machine(Decisions):
         """
         due = [self._commands.due_time(event.command) for event in inputs if isinstance(event, ev.TimerFired)]
         step = Step(time=max(now, self.now, *(time for time in due if time is not None)), events=[], rejected=[])
-        for event in inputs:
-            if self.closed:
-                break
-            step.consumed += 1
-            if (rejected := self._find_rejection(event, step.time)) is not None:
-                step.rejected.append(rejected)
-            elif self._accepts(event):
-                step.events.append(event)
-                step.events.extend(command.event for command in self._apply(event, step.time))
-                step.events.extend(self._imposed_end(event))
+        with self._as_running_loop():
+            for event in inputs:
+                if self.closed:
+                    break
+                step.consumed += 1
+                if (rejected := self._find_rejection(event, step.time)) is not None:
+                    step.rejected.append(rejected)
+                elif self._accepts(event):
+                    step.events.append(event)
+                    step.events.extend(command.event for command in self._apply(event, step.time))
+                    step.events.extend(self._imposed_end(event))
         return step
 
     def replay(self, history: Iterable[tuple[datetime, ev.Event]]) -> None:
@@ -99,8 +100,9 @@ class Machine(Decisions):
         self.expect_patches(event.patch for _, event in history if isinstance(event, ev.PatchRecorded))
         self.is_replaying = True
         try:
-            for block in blocks(history):
-                self._replay_block(block)
+            with self._as_running_loop():
+                for block in blocks(history):
+                    self._replay_block(block)
         except BaseException:
             self.dispose()
             raise
@@ -180,7 +182,7 @@ class Machine(Decisions):
                 raise UpdateNotAnswered(
                     f"update {event.name!r}: {self._label()} has returned and takes no more of them"
                 )
-            with self._as_running_loop(), self._only_reading("a validator"):
+            with self._only_reading("a validator"):
                 self._context.copy().run(self.messages.handlers.check_update, event.name, event.input)
         except BaseException as error:
             return event.update_id, Failure.of(error)
@@ -194,11 +196,10 @@ class Machine(Decisions):
         if isinstance(event, ev.TerminateRequested):
             return []  # none of the code runs
         self._ending.is_replaying = self.is_replaying
-        with self._as_running_loop():
-            self._context.run(self._deliver, event)
-            self._run()
-            closing = self._closing_event() if self._ending.is_over else None
-            decided = self._commands.take_new()
+        self._context.run(self._deliver, event)
+        self._run()
+        closing = self._closing_event() if self._ending.is_over else None
+        decided = self._commands.take_new()
         if closing is not None:
             self.closed = True
             decided.append(Command(closing, ""))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -39,7 +40,7 @@ class StepRows:
 
     def __init__(self, database: Database, cursor: CursorWrapper, worker_id: int) -> None:
         self.worker_id = worker_id
-        self.to_time = database.dialect.to_time
+        self.to_time = cache(database.dialect.to_time)  # most times of a turn are one time
         self.history: list[Row] = []
         self.open_updates: list[Row] = []
         self.open_deletes: list[str] = []

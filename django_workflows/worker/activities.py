@@ -183,9 +183,9 @@ class ActivityPool:
     def _abandon(self, attempt: Attempt) -> None:
         with attempt.lock:
             attempt.started = True  # one that still waits for a thread never starts
-            if attempt.is_in_thread and not attempt.context.cancelled.is_set():
+            if attempt.is_in_thread and not attempt.context.is_cancelled:
                 self._count_stuck(1)
-            attempt.context.cancelled.set()
+            attempt.context.is_cancelled = True
         if attempt.definition.is_async and self._loop is not None:
             self._loop.call_soon_threadsafe(_cancel_coroutine, attempt)
 
@@ -225,7 +225,7 @@ class ActivityPool:
     def _leave_thread(self, attempt: Attempt) -> None:
         with attempt.lock:
             attempt.is_in_thread = False
-            if attempt.context.cancelled.is_set():
+            if attempt.context.is_cancelled:
                 self._count_stuck(-1)
 
     def _run_sync(self, attempt: Attempt) -> AttemptResult:

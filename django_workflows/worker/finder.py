@@ -114,7 +114,7 @@ class Finder:
             leftovers.park_blocked(self.database, blocked)
         findings.candidates = list(dict.fromkeys(findings.candidates))
         findings.adopted = list(dict.fromkeys(findings.adopted))
-        if len(rows) == claims.POLL_LIMIT:
+        if len(rows) == claims.POLL_LIMIT and len(findings.candidates) < 100:
             # More than a page waits: go on behind it next time, the look back returns to what is left.
             self._watermark = rows[-1].id
         else:

@@ -50,6 +50,7 @@ from .timers import TimerHeap
 
 logger = logging.getLogger("django_workflows.worker")
 
+_MOST_CLAIMS = 200  # at once, so that several workers share what was started at once
 _FEWEST_CLAIMS = 64  # instances claimed at a time however full the cache is
 _BUSY_PAUSE = 0.02  # before a step whose rows were locked is offered again
 _MOST_INPUTS = 500  # of one instance in one step
@@ -182,7 +183,7 @@ class TurnLoop:
                 self._mark(held)
         # Sampled, so that workers do not all reach for the same ones.
         random.shuffle(findings.candidates)
-        batch.claim_instances = findings.candidates[: self._room()]
+        batch.claim_instances = findings.candidates[: min(_MOST_CLAIMS, self._room())]
         batch.claim_tasks = findings.tasks
         self._load(findings.adopted)
 
