@@ -34,6 +34,8 @@ _MESSAGES = frozenset(
 )
 # Candidates fetched per free place, then sampled, so that workers do not all grab for the same first rows.
 _OVERFETCH = 4
+# Instances claimed at a time: several workers share what was started at once, and it begins sooner.
+_MOST_CLAIMS = 200
 
 
 @dataclass
@@ -66,6 +68,7 @@ class Finder:
         self._look_back_cost = 0.0  # in seconds, of the last one
         self._highest: deque[tuple[float, int]] = deque()
         self._watermark = 0
+        self._left: list[str] = []  # the candidates of the last poll: the same again means that others hold them
 
     def hint(self) -> None:
         """Make the next poll due now: somebody says that there is work."""
@@ -78,18 +81,22 @@ class Finder:
         soon = rest_after(self._look_back_cost, share=0.1, shortest=0.0)
         self._look_back_due = min(self._look_back_due, time.monotonic() + soon)
 
-    def poll(self) -> Findings:
-        findings = Findings()
+    def poll(self, room: int) -> Findings:
+        """Look for work; `room` is how many instances may be claimed."""
+        findings, most = Findings(), min(room, _MOST_CLAIMS)
         if self.workflows:
-            self._find_inbox(findings)
+            self._find_inbox(findings, most)
             self._find_timers(findings)
+            # Sampled, so that workers do not all reach for the same ones.
+            random.shuffle(findings.candidates)
+            del findings.candidates[most:]
         if self.pool is not None:
             self._find_tasks(findings, self.pool)
         self._interval = self._shortest if findings else min(self._interval * 2, self._longest)
         self.due = time.monotonic() + self._interval
         return findings
 
-    def _find_inbox(self, findings: Findings) -> None:
+    def _find_inbox(self, findings: Findings, most: int) -> None:
         looking_back = time.monotonic() >= self._look_back_due
         started = time.monotonic()
         after = 0 if looking_back else self._watermark
@@ -114,11 +121,12 @@ class Finder:
             leftovers.park_blocked(self.database, blocked)
         findings.candidates = list(dict.fromkeys(findings.candidates))
         findings.adopted = list(dict.fromkeys(findings.adopted))
-        if len(rows) == claims.POLL_LIMIT and len(findings.candidates) < 100:
+        if len(rows) < claims.POLL_LIMIT:
+            self._advance(rows[-1].id if rows else 0)
+        elif len(findings.candidates) <= most or findings.candidates == self._left:
             # More than a page waits: go on behind it next time, the look back returns to what is left.
             self._watermark = rows[-1].id
-        else:
-            self._advance(rows[-1].id if rows else 0)
+        self._left = findings.candidates[:]
 
     def _sort_own(self, row: InboxRow, findings: Findings) -> None:
         if self.cache.get(row.chain) is not None:

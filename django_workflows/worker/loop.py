@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import math
 import queue
-import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -50,7 +49,6 @@ from .timers import TimerHeap
 
 logger = logging.getLogger("django_workflows.worker")
 
-_MOST_CLAIMS = 200  # at once, so that several workers share what was started at once
 _FEWEST_CLAIMS = 64  # instances claimed at a time however full the cache is
 _BUSY_PAUSE = 0.02  # before a step whose rows were locked is offered again
 _MOST_INPUTS = 500  # of one instance in one step
@@ -170,7 +168,7 @@ class TurnLoop:
         self._fire_timers()
         self._start_children()
         if time.monotonic() >= self.finder.due and not self.draining:
-            self._take_findings(batch, self.finder.poll())
+            self._take_findings(batch, self.finder.poll(self._room()))
 
     def _take_findings(self, batch: TurnBatch, findings: Findings) -> None:
         for row in findings.for_held:
@@ -181,9 +179,7 @@ class TurnLoop:
                 except Exception as error:
                     self._block(held, error)
                 self._mark(held)
-        # Sampled, so that workers do not all reach for the same ones.
-        random.shuffle(findings.candidates)
-        batch.claim_instances = findings.candidates[: min(_MOST_CLAIMS, self._room())]
+        batch.claim_instances = findings.candidates
         batch.claim_tasks = findings.tasks
         self._load(findings.adopted)
 

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 import msgspec
+import psycopg
 from django.db import models
 from django.db.backends.utils import CursorWrapper
 from django.db.models import Model
@@ -33,6 +34,7 @@ class VendorDialect(Dialect):
     # NO KEY: an application may hold a foreign key to an instance.
     row_lock = "FOR NO KEY UPDATE"
     clock_sql = "SELECT extract(epoch FROM clock_timestamp())"
+    _pipeline: psycopg.Pipeline | None = None
     now_sql = "clock_timestamp()"
 
     def prepare_session(self, cursor: CursorWrapper, lease_seconds: float) -> None:
@@ -42,6 +44,17 @@ class VendorDialect(Dialect):
             "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED; SET lock_timeout = '1s'; "
             f"SET idle_in_transaction_session_timeout = '{int(lease_seconds * 1000)}ms'"
         )
+
+    @contextmanager
+    def pipeline(self) -> Iterator[None]:
+        if not psycopg.Pipeline.is_supported():  # by a client library before 14
+            yield
+            return
+        with self.connection.connection.pipeline() as self._pipeline:
+            try:
+                yield
+            finally:
+                self._pipeline = None
 
     def to_json(self, text: str) -> Any:
         return msgspec.Raw(text.encode())
@@ -66,11 +79,15 @@ class VendorDialect(Dialect):
 
     def delete(
         self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], keys: Sequence[Key], where: str = ""
-    ) -> int:
+    ) -> None:
         table = model._meta.db_table
         source, condition, parameters = self._keys(model, key, keys)
         cursor.execute(f"DELETE FROM {table} t USING {source} WHERE {condition} {where}", parameters)
-        return int(cursor.rowcount)
+
+    def row_count(self, cursor: CursorWrapper) -> int:
+        if self._pipeline is not None:
+            self._pipeline.sync()
+        return super().row_count(cursor)
 
     def update(
         self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], columns: Sequence[str], rows: Sequence[Row]

@@ -23,10 +23,9 @@ class VendorDialect(Dialect):
 
     def delete(
         self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], keys: Sequence[Key], where: str = ""
-    ) -> int:
+    ) -> None:
         condition = " AND ".join(f"t.{column} = %s" for column in key)
         cursor.executemany(f"DELETE FROM {model._meta.db_table} AS t WHERE {condition} {where}", as_tuples(keys))
-        return int(cursor.rowcount)
 
     def update(
         self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], columns: Sequence[str], rows: Sequence[Row]
