@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from typing import Any
 
@@ -50,9 +50,14 @@ class VendorDialect(Dialect):
         if not psycopg.Pipeline.is_supported():  # by a client library before 14
             yield
             return
-        with self.connection.connection.pipeline() as self._pipeline:
+        with ExitStack() as stack:
+            self._pipeline = stack.enter_context(self.connection.connection.pipeline())
             try:
                 yield
+            except BaseException:
+                with suppress(psycopg.Error):  # of a connection that is lost; the driver would log it beside ours
+                    stack.close()
+                raise
             finally:
                 self._pipeline = None
 
@@ -86,7 +91,8 @@ class VendorDialect(Dialect):
 
     def row_count(self, cursor: CursorWrapper) -> int:
         if self._pipeline is not None:
-            self._pipeline.sync()
+            with self.connection.wrap_database_errors:
+                self._pipeline.sync()
         return super().row_count(cursor)
 
     def update(
