@@ -29,7 +29,7 @@ pytestmark = [
 ]
 
 LEASE = timedelta(seconds=1.5)
-ENDED = "idle-in-transaction timeout|gone away|Lost connection|was killed|inactivity"
+ENDED = "idle-in-transaction timeout|server closed the connection|gone away|Lost connection|was killed|inactivity"
 
 
 class Freeze:
