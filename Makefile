@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 EXAMPLE := DJANGO_SETTINGS_MODULE=example_project.settings $(BIN)/python
 
-.PHONY: help demo serve test nightly soak lint types bench docs clean
+.PHONY: help demo serve test nightly soak storm lint types bench docs clean
 
 help:
 	@echo "make demo    run the example project's workflows once, in the terminal"
@@ -19,6 +19,7 @@ help:
 	@echo "make test    run the tests on SQLite, and on PostgreSQL and MariaDB where they answer"
 	@echo "make nightly draw 50,000 workflows, and check that their histories replay"
 	@echo "make soak    simulate 50,000 seeds of workers that crash, hours; ARGS='0-999 --jobs 2' runs others"
+	@echo "make storm   let faults strike workers and servers for ten minutes each; FAULT_SECONDS, FAULT_SEED"
 	@echo "make lint    check style and format"
 	@echo "make types   check types"
 	@echo "make bench   run the benchmarks that have not been run yet, an hour for all; ARGS=--help tells more"
@@ -62,6 +63,10 @@ nightly: $(VENV)/dev.stamp
 
 soak: $(VENV)/dev.stamp
 	@$(BIN)/python -m tests.simulation $(if $(ARGS),$(ARGS),0-49999 --jobs 2)
+
+storm: $(VENV)/dev.stamp $(VENV)/mysql.stamp
+	@FAULT_SECONDS=$${FAULT_SECONDS:-600} FAULT_SEED=$${FAULT_SEED:-$$(date +%s)} \
+		$(BIN)/python -m tests.run_all tests/reliability/test_storm.py -o faulthandler_timeout=0 $(ARGS)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
