@@ -17,8 +17,9 @@ logger = logging.getLogger("django_workflows.worker")
 
 DATABASE_ERRORS = (DatabaseError, InterfaceError)
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.01, 5.0
-_REMINDER = 60.0  # seconds between two lines about one outage
-_QUIET = 1.0  # seconds from one outage that is told to the next one
+# Seconds since the last line before an outage is told, is told again, and from then on. The first error is often the
+# end of a connection, and only the next ones say what the matter is.
+_INTERVALS = (1.0, 5.0, 60.0)
 
 
 class Interrupted(Exception):
@@ -26,7 +27,7 @@ class Interrupted(Exception):
 
 
 class Outage:
-    """Says once that the database fails, once a minute that it still does, and once that it answers again.
+    """Says once that the database fails, now and then that it still does, and once that it answers again.
 
     Of troubles that follow each other within a second only the first is told.
     """
@@ -37,7 +38,7 @@ class Outage:
         self._gives_up_at = math.inf  # monotonic
         self.on_failure: Callable[[], None] = lambda: None
         self._since: float | None = None
-        self._is_told = False
+        self._told = 0  # lines about this outage
         self._said = -math.inf
         self._failures = 0
         self._pause = _SHORTEST_PAUSE
@@ -59,22 +60,21 @@ class Outage:
     def end(self) -> None:
         """Note that nothing failed; without a connection nothing was asked for either."""
         if self._since is not None and self.database.connection.connection is not None:
-            if self._is_told:
+            if self._told:
                 logger.info("the database answers again after %.3g s", time.monotonic() - self._since)
-            self._since, self._failures, self._pause = None, 0, _SHORTEST_PAUSE
+            self._since, self._told, self._failures, self._pause = None, 0, 0, _SHORTEST_PAUSE
 
     def _say(self, error: Exception) -> None:
         now = time.monotonic()
         self._failures += 1
-        if self._since is None:
-            self._since, self._is_told = now, False
-        if now - self._said < (_REMINDER if self._is_told else _QUIET):
+        self._since = self._since or now
+        if now - self._said < _INTERVALS[min(self._told, len(_INTERVALS) - 1)]:
             return
-        self._said = now
-        if self._is_told:
+        if self._told:
             logger.warning(
                 "the database has failed for %.0f s, %s times: %s", now - self._since, self._failures, one_line(error)
             )
         else:
-            self._is_told = True
             logger.warning("the database fails, trying again until it answers: %s", one_line(error))
+        self._said = now
+        self._told += 1

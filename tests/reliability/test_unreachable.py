@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -50,6 +53,37 @@ def test_worker_that_is_told_to_stop_while_the_database_is_away_leaves_after_its
     assert "leaves while the database fails" in said(log, "WARNING")[-1]
     with worker_processes(1, lease=1.5):
         assert handle.result(timeout=60) == sum(step + 1 if step % 2 else 1 for step in range(12))
+
+
+@contextmanager
+def read_only_database() -> Iterator[None]:
+    """Let all later connections read only, as those to a standby, and cut those that are open."""
+    name = connection.ops.quote_name(connection.settings_dict["NAME"])
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        try:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            yield
+        finally:
+            cursor.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="only a setting of the whole server does it")
+def test_worker_that_meets_a_standby_waits_for_the_primary(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with worker_processes(1, lease=30, log=log) as fleet:
+        handles = mixed.start_many([(f"w{number}", 6) for number in range(5)])
+        eventually(Effect.objects.exists, 60)
+        with read_only_database():
+            eventually(lambda: re.search("the database (has failed|fails).*read-only transaction", log.read_text()), 60)
+            handles += mixed.start_many([(f"later {number}", 2) for number in range(5)])
+        assert [handle.result(timeout=60) for handle in handles] == [15] * 5 + [3] * 5
+        assert fleet.stop() == [0]
+    assert_tables_consistent()
+    assert_outages_are_told(log, "terminating connection|closed the connection|read-only transaction", most=2)
 
 
 def test_atomic_activity_that_gets_no_connection_has_not_begun(tmp_path: Path) -> None:
