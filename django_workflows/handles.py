@@ -284,9 +284,9 @@ class WorkflowHandle(Generic[R]):
     def _closed_row(self, wait: Wait) -> WorkflowInstance | None:
         """Return the last execution's row once it is closed, None while waiting for it makes sense."""
         row = self.describe()
-        if InstanceStatus(row.status).is_closed:
+        if row.closed_at is not None:
             row = self._last_of_chain(row)
-        if InstanceStatus(row.status).is_closed:
+        if row.closed_at is not None:
             return row
         if self._database.connection.in_atomic_block:
             raise ResultInTransactionError(

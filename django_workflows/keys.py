@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from hashlib import blake2b
 
 MAX_LENGTH = 255
+_MADE_BY_US = re.compile("[0-9a-f]{32}").fullmatch
+
+
+def is_key(text: str) -> bool:
+    """Tell whether text can be an execution id, an update id or a key; databases refuse to look for other text."""
+    return _MADE_BY_US(text) is not None
 
 
 def key_of(instance_id: str) -> str:

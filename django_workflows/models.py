@@ -43,6 +43,13 @@ class KeyField(_CharField):
         kwargs["max_length"] = 32
         super().__init__(*args, **kwargs)
 
+    def get_prep_value(self, value: Any) -> Any:
+        """Return the key as ASCII: what is not is nobody's key, but databases refuse even to look for it."""
+        value = super().get_prep_value(value)
+        if isinstance(value, str) and not (value.isascii() and "\0" not in value):
+            return value.encode("ascii", "backslashreplace").decode().replace("\0", "\\x00")
+        return value
+
     def db_parameters(self, connection: Any) -> Any:
         parameters = super().db_parameters(connection)
         if connection.vendor == "mysql":

@@ -17,7 +17,7 @@ HandlerKind = Literal["signal", "query", "update"]
 
 TIMEOUTS = ("schedule_to_start", "start_to_close", "schedule_to_close", "heartbeat")
 
-_LONGEST_TIMEOUT = timedelta(days=36_525)
+LONGEST_TIMEOUT = timedelta(days=36_525)
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def _check_timeout(name: str, timeout: object) -> None:
         return
     if not isinstance(timeout, timedelta):
         raise TypeError(expected)
-    if not timedelta(0) < timeout <= _LONGEST_TIMEOUT:
+    if not timedelta(0) < timeout <= LONGEST_TIMEOUT:
         raise ValueError(expected)
 
 

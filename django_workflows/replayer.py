@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 
 import msgspec
 from django.core.exceptions import SynchronousOnlyOperation
@@ -12,7 +13,7 @@ from . import registry
 from .authoring import propagation
 from .authoring.program import entry_of
 from .conf import get_settings
-from .engine.events import InstanceOptions, decode_event
+from .engine.events import Event, InstanceOptions, decode_event
 from .engine.machine import Machine
 from .exceptions import NotAllowedInWorkflowError, PayloadError
 from .store import claims
@@ -41,14 +42,26 @@ def replay(database: Database, instance: int) -> Machine:
     """
     stored = claims.load_execution(database, instance)
     machine = new_machine(stored)
-    machine.replay((time, decode_event(type_name, data)) for time, type_name, data in stored.history)
+    machine.replay(history_of(stored))
     return machine
+
+
+def history_of(stored: StoredExecution) -> list[tuple[datetime, Event]]:
+    """Return the events of an execution; raises PayloadError for one that is missing or cannot be read."""
+    events = []
+    for number, (sequence, time, type_name, data) in enumerate(stored.history, start=1):
+        if sequence != number:
+            raise PayloadError(
+                f"expected event {number} of the history, found event {sequence}: its rows are not whole"
+            )
+        events.append((time, decode_event(type_name, data)))
+    return events
 
 
 def _decode_options(text: str) -> InstanceOptions:
     try:
         return InstanceOptions.decode(text)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
         raise PayloadError(f"expected the options of an instance, found {text[:200]!r}: {error}") from error
 
 

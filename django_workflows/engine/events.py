@@ -374,7 +374,7 @@ def decode_event(type_name: str, data: str) -> Event:
         raise PayloadError(
             f"expected one of the known event types, found {type_name!r}; was it written by a newer release?"
         ) from None
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
         raise PayloadError(
             f"the data of a {type_name} event cannot be decoded: {error}; found {data[:200]!r}"
         ) from error

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
+from django.db.models import TextChoices
 from django.utils.translation import gettext as _
 
 from django_workflows.models import WorkflowUpdate
@@ -282,13 +283,18 @@ class UpdateDisplay:
 def display_update(row: Mapping[str, Any]) -> UpdateDisplay:
     return UpdateDisplay(
         name=row["name"],
-        status=str(WorkflowUpdate.Status(row["status"]).label),
+        status=status_label(WorkflowUpdate.Status, row["status"]),
         created_at=row["created_at"],
         answered_at=row["answered_at"],
         input=_display_data(row, "input"),
         result=_display_data(row, "result"),
         failure=summarize_failure(row["failure"]),
     )
+
+
+def status_label(statuses: type[TextChoices], stored: str) -> str:
+    """Return what a stored status is called; one of a newer release by its stored name."""
+    return str(statuses(stored).label) if stored in statuses.values else stored
 
 
 def _display_data(row: Mapping[str, Any], column: str) -> DataDisplay:

@@ -96,6 +96,7 @@ def _time_out(database: Database, cursor: CursorWrapper, rows: list[Row], now: d
         limit = "" if problem else passed_limit(expires_at, scheduled_at, options, is_waiting=is_waiting)
         # One that waits has not been counted yet.
         which = attempt + 1 if is_waiting else attempt
+        problem = problem or "its deadline has passed, but its options have no timeout"
         error = timeout_error(limit, name, which, options) if limit else PayloadError(f"{name}: {problem}")
         again_at = next_attempt(error, attempt, scheduled_at, options, now) if limit == "start_to_close" else None
         failure = Failure.of(error)

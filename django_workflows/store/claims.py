@@ -17,9 +17,10 @@ from django_workflows.models import ActivityTask, HistoryEvent, InboxEvent, Open
 from .database import Database
 from .deadlines import read_options
 from .dialects.base import Row
-from .work import Address, ClaimedTask, InboxRow, LoadedInstance, OpenChain, StoredExecution, TaskKey
+from .work import Address, ClaimedTask, InboxRow, LoadedInstance, OpenChain, StoredEvent, StoredExecution, TaskKey
 
 POLL_LIMIT = 500
+_MOST_CRASHES = 1000  # that are counted
 _INBOX = InboxEvent._meta.db_table
 _OPEN = OpenInstance._meta.db_table
 _TIMER = Timer._meta.db_table
@@ -101,7 +102,7 @@ def claim_instances(database: Database, cursor: CursorWrapper, worker_id: int, k
         cursor, OpenInstance, ("open_key", "crashes"), ("open_key",), keys, where="AND t.owner_id IS NULL", lock="skip"
     )
     if rows:
-        changes = [(key, worker_id, crashes + 1) for key, crashes in rows]
+        changes = [(key, worker_id, min(crashes, _MOST_CRASHES) + 1) for key, crashes in rows]
         database.dialect.update(cursor, OpenInstance, ("open_key",), ("owner_id", "crashes"), changes)
     return [key for key, _ in rows]
 
@@ -215,9 +216,7 @@ def load_execution(database: Database, instance: int) -> StoredExecution:
     return execution
 
 
-def _loaded(
-    database: Database, row: Row, history: list[tuple[datetime, str, str]], inbox: list[InboxRow]
-) -> LoadedInstance:
+def _loaded(database: Database, row: Row, history: list[StoredEvent], inbox: list[InboxRow]) -> LoadedInstance:
     key, chain, instance, queue, length, crashes, blocks, *rest = row
     execution, root, parent = _execution(database, rest, history)
     opened = OpenChain(
@@ -228,7 +227,7 @@ def _loaded(
 
 
 def _execution(
-    database: Database, row: Row, history: list[tuple[datetime, str, str]]
+    database: Database, row: Row, history: list[StoredEvent]
 ) -> tuple[StoredExecution, int | None, Address | None]:
     """Return an execution, the key of its root, and where its outcome goes."""
     (instance_id, execution_id, name, version, queue, attempt, options, created, root, input, parent_command, parent,
@@ -243,20 +242,18 @@ def _execution(
     return StoredExecution(info, options, input, history), root, address
 
 
-def _load_history(
-    database: Database, cursor: CursorWrapper, instances: list[int]
-) -> dict[int, list[tuple[datetime, str, str]]]:
-    found: dict[int, list[tuple[datetime, str, str]]] = defaultdict(list)
+def _load_history(database: Database, cursor: CursorWrapper, instances: list[int]) -> dict[int, list[StoredEvent]]:
+    found: dict[int, list[StoredEvent]] = defaultdict(list)
     if instances:
         cursor.execute(
-            f"SELECT instance_id, time, type, data FROM {_HISTORY} WHERE instance_id IN ({_places(instances)}) "
-            "ORDER BY instance_id, sequence",
+            f"SELECT instance_id, sequence, time, type, data FROM {_HISTORY} "
+            f"WHERE instance_id IN ({_places(instances)}) ORDER BY instance_id, sequence",
             instances,
         )
-        for instance, time, type_name, data in cursor.fetchall():
+        for instance, sequence, time, type_name, data in cursor.fetchall():
             moment = database.dialect.from_time(time)
             assert moment is not None
-            found[instance].append((moment, type_name, data))
+            found[instance].append(StoredEvent(sequence, moment, type_name, data))
     return found
 
 

@@ -7,7 +7,7 @@ of one that waits or is deferred; that of a leased one is empty, because its wor
 from __future__ import annotations
 
 import json
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 
@@ -19,6 +19,7 @@ from django_workflows.exceptions import (
     StartToCloseTimeout,
 )
 from django_workflows.failures import Failure
+from django_workflows.registry import LONGEST_TIMEOUT, TIMEOUTS
 from django_workflows.retries import RetryPolicy
 
 Options = dict[str, Any]
@@ -37,6 +38,9 @@ def read_options(text: str) -> tuple[Options, str]:
     try:
         options: Options = json.loads(text)
         RetryPolicy.from_json(options["retry"])
+        for limit in TIMEOUTS:
+            if limit in options and not timedelta(0) < timedelta(seconds=options[limit]) <= LONGEST_TIMEOUT:
+                raise ValueError(f"{limit} is {options[limit]!r}")
     except Exception as error:
         problem = f"expected the options of an activity task, found {text[:200]!r}: {type(error).__name__}: {error}"
         return {"retry": RetryPolicy(max_attempts=1).to_json()}, problem
@@ -47,10 +51,17 @@ def limits_of_waiting(scheduled_at: datetime, available_at: datetime | None, opt
     """Return the deadlines by timeout of a task that waits for a worker since `available_at`, where that is known."""
     limits = {}
     if "schedule_to_close" in options:
-        limits["schedule_to_close"] = scheduled_at + timedelta(seconds=options["schedule_to_close"])
+        limits["schedule_to_close"] = _after(scheduled_at, options["schedule_to_close"])
     if "schedule_to_start" in options and available_at is not None:
-        limits["schedule_to_start"] = available_at + timedelta(seconds=options["schedule_to_start"])
+        limits["schedule_to_start"] = _after(available_at, options["schedule_to_start"])
     return limits
+
+
+def _after(moment: datetime, seconds: float) -> datetime:
+    try:
+        return moment + timedelta(seconds=seconds)
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC)
 
 
 def waits_until(scheduled_at: datetime, available_at: datetime, options: Options) -> datetime | None:
@@ -62,16 +73,17 @@ def deferred_until(scheduled_at: datetime, started_at: datetime, options: Option
     """Return the deadline of a task whose attempt began at `started_at` and is completed by somebody else."""
     limits = limits_of_waiting(scheduled_at, None, options)
     if "start_to_close" in options:
-        limits["start_to_close"] = started_at + timedelta(seconds=options["start_to_close"])
+        limits["start_to_close"] = _after(started_at, options["start_to_close"])
     return min(limits.values(), default=None)
 
 
 def passed_limit(expires_at: datetime, scheduled_at: datetime, options: Options, *, is_waiting: bool) -> str:
-    """Return which timeout set the deadline of a task that waits or is deferred."""
+    """Return which timeout set the deadline of a task that waits or is deferred; "" where its options have no such."""
     end = limits_of_waiting(scheduled_at, None, options).get("schedule_to_close")
     if end is not None and end <= expires_at:
         return "schedule_to_close"
-    return "schedule_to_start" if is_waiting else "start_to_close"
+    limit = "schedule_to_start" if is_waiting else "start_to_close"
+    return limit if limit in options else ""
 
 
 def timeout_error(limit: str, name: str, attempt: int, options: Options) -> ActivityTimeout:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import partial
 from typing import Any
 
@@ -18,12 +19,15 @@ from django_workflows.engine.events import (
     decode_event,
 )
 from django_workflows.exceptions import PayloadError
+from django_workflows.keys import is_key
 from django_workflows.models import ActivityTask, InboxEvent, OpenInstance, Timer, WorkflowInstance, WorkflowUpdate
 
 from . import children, with_start
 from .answers import leave_unanswered
 from .database import Database
 from .work import ChildOrder, InboxRow
+
+logger = logging.getLogger("django_workflows.store")
 
 _SWEEP = 500
 
@@ -36,6 +40,16 @@ def collect_inbox(database: Database, rows: list[InboxRow]) -> None:
     """
     _discard(database, [row for row in rows if row.type != "SignalReceived"])
     _park(database, [row.id for row in rows if row.type == "SignalReceived"])
+
+
+def collect_open(database: Database, keys: Collection[str]) -> None:
+    """Delete those open rows whose execution does not exist: nothing could ever close them and free their id."""
+    if keys:
+        opened = OpenInstance.objects.using(database.alias).filter(pk__in=keys)
+        instances = WorkflowInstance.objects.using(database.alias).filter(pk=OuterRef("instance_id"))
+        lost = opened.filter(~Exists(instances)).values_list("pk", flat=True)
+        if deleted := _delete(database, OpenInstance, ("open_key",), lost):
+            logger.error("%s open rows had no execution and were deleted", deleted)
 
 
 def _discard(database: Database, rows: list[InboxRow]) -> int:
@@ -53,7 +67,8 @@ def _discard(database: Database, rows: list[InboxRow]) -> int:
         elif row.type == SignalWithStart.__name__:
             unreadable.append(row.id)
         else:
-            garbage[row.id] = event.update_id if isinstance(event, UpdateRequested) else ""
+            asked = event.update_id if isinstance(event, UpdateRequested) else ""
+            garbage[row.id] = asked if is_key(asked) else ""
     unanswered = _answer_updates(database, {update_id for update_id in garbage.values() if update_id})
     done += sum(with_start.send_again(database, chain, signals) for chain, signals in unread.items())
     done += _keep(database, unreadable)

@@ -36,7 +36,7 @@ def remove(database: Database, instance_id: str, execution_id: str | None) -> No
     An instance that continued as new goes with all executions of its chain: none of them is a whole without the last.
     """
     instance = find_instance(database, instance_id, execution_id)
-    if not InstanceStatus(instance.status).is_closed:
+    if instance.closed_at is None:
         raise InstanceNotFinished(
             f"expected instance {instance_id!r} to be closed before it is removed, found it "
             f"{instance.get_status_display().lower()}; cancel or terminate it first"

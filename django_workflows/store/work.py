@@ -67,6 +67,15 @@ class ChildOrder(NamedTuple):
     event: ChildScheduled
 
 
+class StoredEvent(NamedTuple):
+    """A row of a history."""
+
+    sequence: int
+    time: datetime
+    type: str
+    data: str
+
+
 @dataclass
 class StoredExecution:
     """All that is stored of one execution, open or closed, for replaying it."""
@@ -74,7 +83,7 @@ class StoredExecution:
     info: InstanceInfo
     options: str
     input: str
-    history: list[tuple[datetime, str, str]]
+    history: list[StoredEvent]
 
 
 @dataclass

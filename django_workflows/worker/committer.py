@@ -9,18 +9,18 @@ from datetime import timedelta
 from django.db import DataError, IntegrityError
 
 from django_workflows.engine.events import ActivityFailed
-from django_workflows.engine.steps import Step
 from django_workflows.failures import Failure
 from django_workflows.store.database import Database
-from django_workflows.store.turns import InboxChanged, commit_turn, find_landed
+from django_workflows.store.turns import commit_turn, find_landed
 from django_workflows.store.work import InstanceStep, Outcome, TurnBatch, TurnResult
+from django_workflows.store.workers import WorkerFenced
 
-from .budget import rest_of_blocked
+from . import stepping
 from .outage import DATABASE_ERRORS, Outage
 
 logger = logging.getLogger("django_workflows.worker")
 
-_DATA_ERRORS = (DataError, IntegrityError, InboxChanged)
+_DATA_ERRORS = (DataError, IntegrityError)  # of the database's errors those that speak of an item, not of an outage
 
 
 class Committer:
@@ -35,9 +35,11 @@ class Committer:
         while True:
             try:
                 result = _merge(result, self._try(batch))
-            except _DATA_ERRORS as error:
-                return _merge(result, self._bisect(batch, error))
-            except DATABASE_ERRORS as error:
+            except WorkerFenced:
+                raise
+            except Exception as error:
+                if not isinstance(error, DATABASE_ERRORS) or isinstance(error, _DATA_ERRORS):
+                    return _merge(result, self._bisect(batch, error))
                 self.outage.wait(error)
             else:
                 self.outage.end()
@@ -59,7 +61,7 @@ class Committer:
                 self.outage.wait(error)
 
     def _bisect(self, batch: TurnBatch, error: Exception) -> TurnResult:
-        """Find the item that the database refuses, so that it alone fails."""
+        """Find the item that cannot be stored, so that it alone fails."""
         if len(batch.steps) > 1:
             middle = len(batch.steps) // 2
             rest = replace(batch, steps=batch.steps[:middle])
@@ -93,15 +95,9 @@ def _without(batch: TurnBatch, landed: TurnResult) -> TurnBatch:
 
 
 def _refused(step: InstanceStep, error: Exception) -> InstanceStep:
-    """Return the step that blocks its instance in place of one that the database refuses."""
-    logger.error("the database refuses a step of %r: %s", step.chain.info.instance_id, error)
-    now = step.step.time
-    return InstanceStep(
-        step.chain,
-        Step(time=now),
-        blocked=Failure.of(error),
-        retry_at=now + timedelta(seconds=rest_of_blocked(step.chain.blocks)),
-    )
+    """Return the step that blocks its instance in place of one that cannot be stored."""
+    logger.error("a step of %r cannot be stored: %s: %s", step.chain.info.instance_id, type(error).__name__, error)
+    return stepping.blocked(step.chain, error, step.step.time)
 
 
 def _merge(first: TurnResult, second: TurnResult) -> TurnResult:

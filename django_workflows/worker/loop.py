@@ -11,14 +11,13 @@ import queue
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from django_workflows import registry
 from django_workflows.conf import get_settings
 from django_workflows.engine import events as ev
 from django_workflows.engine.steps import Step
-from django_workflows.failures import Failure
-from django_workflows.store import claims
+from django_workflows.store import claims, leftovers
 from django_workflows.store.database import Database
 from django_workflows.store.work import (
     ClaimedTask,
@@ -299,14 +298,12 @@ class TurnLoop:
 
     def _block(self, held: Held, error: BaseException) -> None:
         chain = held.chain
-        delay = rest_of_blocked(chain.blocks)
+        rest = rest_of_blocked(chain.blocks)
         logger.error(
-            "%s %r is blocked, next try in %g s: %s: %s", chain.info.workflow, chain.info.instance_id, delay,
+            "%s %r is blocked, next try in %g s: %s: %s", chain.info.workflow, chain.info.instance_id, rest,
             type(error).__name__, error,
         )  # fmt: skip
-        now = self.clock.now()
-        retry_at = now + timedelta(seconds=delay)
-        held.uncommitted = InstanceStep(chain, Step(time=now), blocked=Failure.of(error), retry_at=retry_at)
+        held.uncommitted = stepping.blocked(chain, error, self.clock.now())
         held.not_before = 0.0
 
     # Dispatch, only after the commit
@@ -390,7 +387,9 @@ class TurnLoop:
 
     def _load(self, keys: list[str]) -> None:
         """Bring owned instances into memory; one that cannot run is blocked, the others are not concerned."""
-        for loaded in claims.load_instances(self.database, keys):
+        found = claims.load_instances(self.database, keys)
+        leftovers.collect_open(self.database, set(keys) - {loaded.chain.open_key for loaded in found})
+        for loaded in found:
             if self.cache.get(loaded.chain.chain) is None:
                 held = self._build(loaded)
                 self.cache.add(held)

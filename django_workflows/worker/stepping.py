@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django_workflows.conf import get_settings
 from django_workflows.engine.events import ChildScheduled, InputEvent, SignalWithStart, UpdateRequested, decode_event
 from django_workflows.engine.steps import Step
 from django_workflows.exceptions import PayloadError, UpdateNotAnswered, WorkflowsError
 from django_workflows.failures import Failure
-from django_workflows.replayer import new_machine
-from django_workflows.store.work import ChildOrder, InboxRow, LoadedInstance
+from django_workflows.replayer import history_of, new_machine
+from django_workflows.store.work import ChildOrder, InboxRow, InstanceStep, LoadedInstance, OpenChain
 
+from .budget import rest_of_blocked
 from .guards import StepWatch
 from .held import Held, Input, PendingOrder, StickyCache
 
@@ -36,7 +37,9 @@ def build(loaded: LoadedInstance, watch: StepWatch) -> Held:
             "look into the workers' logs for what it does to them"
         )
     machine = new_machine(loaded.execution)
-    history = [(time, decode_event(type_name, data)) for time, type_name, data in loaded.execution.history]
+    history = history_of(loaded.execution)
+    if len(history) != chain.history_length:
+        raise PayloadError(f"expected a history of {chain.history_length} events, found one of {len(history)}")
     watch.call(f"replay of {chain.info.workflow} {chain.info.instance_id!r}", lambda: machine.replay(history))
     held = Held(chain, machine)
     take_inbox(held, loaded.inbox)
@@ -99,6 +102,12 @@ def step(held: Held, inputs: list[Input], now: datetime, watch: StepWatch) -> tu
     stale = [entry.event for entry in inputs[:used] if isinstance(entry.event, _Stale)]
     recorded.rejected += [_reject(event) for event in stale if event.update_id]
     return recorded, used
+
+
+def blocked(chain: OpenChain, error: BaseException, now: datetime) -> InstanceStep:
+    """Return the step that sets an instance aside until its next try."""
+    retry_at = now + timedelta(seconds=rest_of_blocked(chain.blocks))
+    return InstanceStep(chain, Step(time=now), blocked=Failure.of(error), retry_at=retry_at)
 
 
 def drop(held: Held, cache: StickyCache, watch: StepWatch) -> None:
