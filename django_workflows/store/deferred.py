@@ -31,8 +31,10 @@ def find_task(database: Database, key: TaskKey, attempt: int) -> ActivityTask:
 
 def send(database: Database, task: ActivityTask, event: ActivityCompleted | ActivityFailed) -> None:
     """Insert the outcome for the execution that waits for it."""
+    data = encode_event(event)
+    database.dialect.refuse_large(data)
     InboxEvent.objects.using(database.alias).create(
-        chain_id=task.chain_id, instance_id=task.instance_id, type=event.type, data=encode_event(event),
+        chain_id=task.chain_id, instance_id=task.instance_id, type=event.type, data=data,
         queue=task.workflow_queue, created_at=DatabaseNow(),
     )  # fmt: skip
 

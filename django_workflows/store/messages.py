@@ -34,6 +34,7 @@ def update(
     database: Database, instance_id: str, execution_id: str | None, update_id: str, name: str, input: bytes
 ) -> None:
     """Insert an update and its request for the open execution; raises InstanceNotFound or InstanceNotRunning."""
+    database.dialect.refuse_large(input.decode())
     open_row = _open_row(database, instance_id, execution_id)
     with database.atomic():
         WorkflowUpdate.objects.using(database.alias).create(
@@ -71,12 +72,14 @@ def _send(database: Database, instance_id: str, execution_id: str | None, event:
 
 
 def _insert(database: Database, open_row: OpenInstance, event: InputEvent, *, bound: bool) -> None:
+    data = encode_event(event)
+    database.dialect.refuse_large(data)
     InboxEvent.objects.using(database.alias).create(
         chain_id=open_row.chain_id,
         # Addressed to the chain: a message for "the order" reaches the next execution after continue-as-new.
         instance_id=open_row.instance_id if bound else None,
         type=event.type,
-        data=encode_event(event),
+        data=data,
         queue=open_row.queue,
         created_at=DatabaseNow(),
     )

@@ -93,6 +93,7 @@ def start_or_find(
     database: Database, new: NewInstance, on_conflict: str
 ) -> tuple[WorkflowInstance, WorkflowInstance | None]:
     """Start an instance; return its row, and the open one of its id, in whose place it was not started."""
+    database.dialect.refuse_large(new.input)
 
     def attempt() -> tuple[WorkflowInstance, WorkflowInstance | None]:
         row = new.as_row()

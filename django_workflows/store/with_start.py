@@ -23,6 +23,7 @@ from .starting import NewInstance
 def signal(database: Database, new: NewInstance, name: str, value: bytes) -> WorkflowInstance:
     """Signal the open instance of the id or start it with the signal, in the caller's transaction; return its row."""
     event = SignalWithStart(name, msgspec.Raw(value), msgspec.Raw(msgspec.json.encode(new)))
+    database.dialect.refuse_large(encode_event(event))
 
     def send() -> WorkflowInstance:
         started, existing = _start_or_find(database, event)

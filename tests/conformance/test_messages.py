@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from django.db import transaction
 
 from django_workflows import (
     InstanceNotFound,
@@ -154,7 +155,8 @@ def test_an_instance_may_write_to_itself(worker: Worker) -> None:
 
 
 def test_two_instances_may_write_to_each_other(worker: Worker) -> None:
-    handles = [rally.using(instance_id=f"player-{me}").start(f"player-{1 - me}", me == 0, 10) for me in (0, 1)]
+    with transaction.atomic():  # whoever serves finds the other
+        handles = [rally.using(instance_id=f"player-{me}").start(f"player-{1 - me}", me == 0, 10) for me in (0, 1)]
     assert [handle.result(timeout=20) for handle in handles] == [19, 18]
 
 

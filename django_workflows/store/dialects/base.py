@@ -71,6 +71,9 @@ class Dialect:
         parsed: datetime = datetime.fromisoformat(value) if isinstance(value, str) else value
         return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
 
+    def refuse_large(self, *texts: str) -> None:
+        """Raise PayloadTooLarge for text that no statement can carry: it would look like an outage."""
+
     # Statements by key
 
     def insert(self, cursor: CursorWrapper, model: type[Model], columns: Sequence[str], rows: Sequence[Row]) -> None:

@@ -8,17 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import msgspec
 from django.db.backends.utils import CursorWrapper
 from django.db.models import Model
 
+from django_workflows.exceptions import PayloadTooLarge
+
 from .base import Dialect, Key, Lock, Row, as_tuples, columns_of
 
 _ON_LOCKED = {"skip": "SKIP LOCKED", "wait": ""}
 _encode = msgspec.json.Encoder().encode
 _LARGEST = 2_000_000  # characters of text in one statement
+_ESCAPED = "\0\n\r\\'\"\x1a"  # what the driver writes as two characters
+_SURELY_TAKEN = 1_000_000  # bytes, under any sensible max_allowed_packet
+_OTHERWISE = 4096  # characters of a statement beside its largest value, at most
 
 
 class VendorDialect(Dialect):
@@ -34,9 +40,28 @@ class VendorDialect(Dialect):
         else:
             cursor.execute(f"SET SESSION wait_timeout = {max(1, int(lease_seconds))}")
 
+    @cached_property
+    def _largest_packet(self) -> int:
+        with self.connection.cursor() as cursor:
+            cursor.execute("SELECT @@max_allowed_packet")
+            return int(cursor.fetchone()[0])
+
+    def refuse_large(self, *texts: str) -> None:
+        # The server closes the connection, and takes the caller's transaction with it.
+        if 4 * sum(map(len, texts)) < _SURELY_TAKEN:
+            return
+        size = _OTHERWISE + sum(len(text.encode()) + sum(map(text.count, _ESCAPED)) for text in texts)
+        if size > self._largest_packet:
+            raise PayloadTooLarge(
+                f"expected data that fits into the max_allowed_packet of {self._largest_packet:,} bytes, found a "
+                f"statement of {size:,}; keep it in a model or a file and pass its key, or raise the limit"
+            )
+
     def insert(self, cursor: CursorWrapper, model: type[Model], columns: Sequence[str], rows: Sequence[Row]) -> None:
         # Where JSON is in a document, it is text here.
         plain = [[bytes(value).decode() if isinstance(value, msgspec.Raw) else value for value in row] for row in rows]
+        for row in plain:  # the driver sends large ones alone
+            self.refuse_large(*(value for value in row if isinstance(value, str)))
         super().insert(cursor, model, columns, plain)
 
     def insert_if_absent(self, cursor: CursorWrapper, model: type[Model], columns: Sequence[str], values: Row) -> bool:
@@ -67,6 +92,7 @@ class VendorDialect(Dialect):
         changes = ", ".join(f"t.{column} = j.{column}" for column in columns)
         for page in _pages(rows):
             source, parameter = self._rows(model, (*key, *columns), page)
+            self.refuse_large(parameter)
             cursor.execute(f"UPDATE {source} STRAIGHT_JOIN {_forced(model)} ON {_on(key)} SET {changes}", [parameter])
 
     def select(
@@ -135,10 +161,18 @@ def _pages(rows: Sequence[Row]) -> Iterator[list[tuple[Any, ...]]]:
     page: list[tuple[Any, ...]] = []
     size = 0
     for row in rows:
-        length = sum(len(value) for value in row if isinstance(value, str))
+        length = _size_of(row)
         if page and size + length > _LARGEST:
             yield page
             page, size = [], 0
         page.append(tuple(row))
         size += length
     yield page
+
+
+def _size_of(row: Row) -> int:
+    return sum(len(bytes(value) if isinstance(value, msgspec.Raw) else value) for value in row if _is_text(value))
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str | msgspec.Raw)
