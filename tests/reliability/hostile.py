@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from itertools import cycle
 
 import pytest
@@ -24,6 +25,7 @@ poke = Signal("poke", str)
 
 # A blocked instance is tried again after 1, 2, 4 s, so a few lines each while a test looks.
 _LINES_EACH = 8
+_LEASE = timedelta(seconds=6)  # tasks of workers that never were are looked for as often
 
 
 @activity(name="hostile.served", retry=RetryPolicy(max_attempts=1))
@@ -85,7 +87,7 @@ def victims(count: int) -> list[Handle[str]]:
 def healthy_worker(caplog: pytest.LogCaptureFixture, hostile: int) -> Iterator[None]:
     """Run a worker that completes healthy instances before and after the block, lives on and logs little."""
     caplog.clear()
-    with caplog.at_level(logging.INFO, logger="django_workflows"), running_worker() as worker:
+    with caplog.at_level(logging.INFO, logger="django_workflows"), running_worker(lease=_LEASE) as worker:
         incarnation = worker.id
         assert_serves()
         yield
