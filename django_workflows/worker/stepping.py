@@ -38,7 +38,8 @@ def build(loaded: LoadedInstance, watch: StepWatch) -> Held:
         )
     machine = new_machine(loaded.execution)
     history = history_of(loaded.execution)
-    if len(history) != chain.history_length:
+    # One more is there if the instance has just been terminated; whoever goes on regardless cannot store a step.
+    if len(history) < chain.history_length:
         raise PayloadError(f"expected a history of {chain.history_length} events, found one of {len(history)}")
     watch.call(f"replay of {chain.info.workflow} {chain.info.instance_id!r}", lambda: machine.replay(history))
     held = Held(chain, machine)
