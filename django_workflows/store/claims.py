@@ -192,6 +192,8 @@ def load_instances(database: Database, keys: Sequence[str]) -> list[LoadedInstan
             list(keys),
         )
         rows = cursor.fetchall()
+        if not rows:
+            return []  # they have been terminated since, or have no execution
         history = _load_history(database, cursor, [row[2] for row in rows if row[4]])
         inbox = _load_inbox(cursor, [row[1] for row in rows])
     return [_loaded(database, row, history[row[2]], inbox[row[1]]) for row in rows]
