@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -37,6 +38,7 @@ class Ledger:
 
     signals: list[Sent] = field(default_factory=list)
     started: list[str] = field(default_factory=list)  # execution ids
+    attempts: defaultdict[str, list[int]] = field(default_factory=lambda: defaultdict(list))  # that began
     has_removed: bool = False
 
 

@@ -11,13 +11,14 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import connections
 from django.db.backends.sqlite3.base import DatabaseWrapper
 
-from django_workflows.models import OpenInstance, WorkflowInstance
+from django_workflows.models import HistoryEvent, InboxEvent, OpenInstance, WorkflowInstance
 from django_workflows.store.dialects.base import Key, Lock
 from django_workflows.store.dialects.sqlite import VendorDialect
 from tests.testapp.models import Effect
 
 from .world import EPOCH, World
 
+_REFUSING = tuple(f"INSERT INTO {model._meta.db_table} " for model in (HistoryEvent, InboxEvent))
 _WRITES = ("INSERT", "UPDATE", "DELETE")
 
 
@@ -37,6 +38,12 @@ class SimulatedDialect(VendorDialect):
         if lock == "skip" and model in (OpenInstance, WorkflowInstance):
             return [row for row in found if not self._world().is_locked_by_somebody()]
         return found
+
+    def is_lock_timeout(self, error: Exception) -> bool:
+        return "lock timeout" in str(error)
+
+    def is_deadlock(self, error: Exception) -> bool:
+        return "deadlock" in str(error)
 
 
 class SimulatedConnection(DatabaseWrapper):
@@ -114,6 +121,10 @@ class SimulatedConnection(DatabaseWrapper):
 
     def _around_statement(self, execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
         """Treat a statement outside of transactions as one of its own."""
+        if self.world is not None and self.in_atomic_block:
+            self.world.during_transaction()
+            if sql.startswith(_REFUSING):
+                self.world.refuse_some(params if many else [params])
         if self.world is None or self.in_atomic_block or sql.startswith("BEGIN"):
             return execute(sql, params, many, context)
         self.world.before_transaction()

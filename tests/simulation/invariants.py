@@ -133,15 +133,21 @@ class State:
             expect(not left, f"completed with open commands: {left}")
 
     def _check_effects(self, row: WorkflowInstance, history: list[Event]) -> None:
-        """What an atomic activity wrote is there once if it completed, and not at all if it failed."""
+        """What an atomic activity wrote is there once if it completed, and not at all if it failed; others have run."""
         ends = {
             event.command: event for event in history if isinstance(event, ev.ActivityCompleted | ev.ActivityFailed)
         }
         for event in history:
-            if isinstance(event, ev.ActivityScheduled) and "apply" in event.name:
+            if isinstance(event, ev.ActivityScheduled):
                 key = f"{row.execution_id}:{json.loads(bytes(event.input))[0][0]}"
                 count, end = self.effects[key], ends.get(event.command)
-                if end is None:
+                attempts = self.ledger.attempts[key]
+                expect(len(attempts) == len(set(attempts)), f"{key}: an attempt began twice: {attempts}")
+                most = event.options["retry"]["max_attempts"]
+                expect(most is None or max(attempts, default=0) <= most, f"{key}: {attempts}, but {most} are allowed")
+                if "apply" not in event.name:
+                    expect(attempts or not isinstance(end, ev.ActivityCompleted), f"{key} completed, but never began")
+                elif end is None:
                     expect(count <= 1, f"{key} was applied {count} times")
                 else:
                     wanted = int(isinstance(end, ev.ActivityCompleted))

@@ -30,7 +30,7 @@ from .world import Violation, World
 
 _ACTIONS = 115  # before everybody is to come to rest
 _MOST_WORKERS = 3
-_MOST_ROUNDS = 6000
+_LONGEST_REST = 400.0  # seconds of the world: leases and pauses between tries end long before
 _SETTINGS = {
     "LEASE": timedelta(seconds=12), "POLL_INTERVAL_MIN": 0.05, "POLL_INTERVAL_MAX": 0.5, "CRASH_LIMIT": 10_000,
     "STEP_TIME_LIMIT": 3600.0, "PROPAGATORS": (),
@@ -103,11 +103,10 @@ class Stage:
         world.say("the storm is over")
         for worker in self.workers:
             worker.frozen_until = 0.0
-        for _ in range(_MOST_ROUNDS):
-            if not self._step_to_rest():
-                break
-        else:
-            raise Violation(f"does not come to rest: {invariants.what_is_left()}")
+        ends = world.now + _LONGEST_REST
+        while self._step_to_rest():
+            if world.now > ends:
+                raise Violation(f"does not come to rest: {invariants.what_is_left()}")
         world.say("at rest")
         self._alive()[0].sweep()
 
@@ -193,7 +192,8 @@ class Stage:
         return worker
 
     def _during_activity(self, key: str, attempt: int) -> None:
-        self.world.note("activity" if attempt == 1 else "another attempt", key)
+        self.world.note("activity" if attempt == 1 else "another attempt", f"{attempt} of {key}")
+        self.ledger.attempts[key].append(attempt)
         if self.world.is_hostile and not connections["default"].in_atomic_block and self.world.random.random() < 0.3:
             self.world.interleave(self.world.random.randint(1, 4), seconds=self.world.random.choice((0.0, 0.5, 2.0)))
 
@@ -251,6 +251,8 @@ class _Log(logging.Handler):
             self._world.facts["dead lease taken over"] += 1
         if "slow at random" in text:
             self._world.facts["slow step"] += 1
+        elif "refused at random" in text:
+            self._world.facts["refused step"] += 1
         elif record.levelno >= logging.ERROR:
             self._world.errors.append(text)
 

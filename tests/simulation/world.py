@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextvars
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
-from django.db import OperationalError
+from django.db import DataError, OperationalError
 
 EPOCH = 1_800_000_000.0  # when every simulation begins, in seconds since 1970
+_TAG = re.compile(r'[":]t(\d+)"')  # of an activity, in its input and its result
 _DEEPEST = 3  # actions that wait for others inside actions
 
 
@@ -75,6 +78,8 @@ class World:
         self.freeze_rate = draw.choice((0.001, 0.003, 0.01))
         self.slow_rate = draw.choice((0.0, 0.0, 0.01, 0.05))
         self.lock_rate = draw.choice((0.0, 0.02, 0.1))
+        refusing = draw.random() < 0.15
+        self.refused = {number for number in range(500) if refusing and draw.random() < 0.1}
         self.is_hostile = True  # until the end, when everybody is to come to rest
         self.act: Callable[[], None] = lambda: None  # lets somebody who is free act
         self.on_landing: list[Callable[[], None]] = []
@@ -153,6 +158,21 @@ class World:
         elif draw > 1 - self.fault_rate / 10:
             self.note("connection lost")
             raise OperationalError("the connection was lost")
+
+    def during_transaction(self) -> None:
+        """End a transaction in the middle."""
+        if self.is_hostile and self._actor is not None and self.random.random() < self.fault_rate / 30:
+            error = self.random.choice(("the connection was lost", "deadlock", "lock timeout"))
+            self.note("error within a transaction", error)
+            raise OperationalError(error)
+
+    def refuse_some(self, rows: Iterable[Iterable[Any]]) -> None:
+        """Refuse rows for what they hold, as a database does that cannot store some character: always the same ones."""
+        if self.is_hostile and self.refused:
+            text = " ".join(value for row in rows for value in row if isinstance(value, str))
+            if any(int(number) in self.refused for number in _TAG.findall(text)):
+                self.note("data refused")
+                raise DataError("refused at random")
 
     def transaction_begins(self) -> None:
         if self._actor is not None:
