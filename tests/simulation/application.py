@@ -50,6 +50,7 @@ class Sender(Actor):
         self.world, self.plans, self.ledger = world, plans, ledger
         self._draw = world.random
         self._sent = 0
+        self._latest = IDS[0]  # whom it has sent a signal
         self._held: Callable[[], None] | None = None
         self._kinds: dict[Callable[[], None], float] = {
             self.start: 4, self.signal: 6, self.signal_with_start: 3, self.cancel: 0.6, self.terminate: 0.6,
@@ -67,6 +68,8 @@ class Sender(Actor):
                 if self._held is not None:
                     work, self._held = self._held, None
                     self._commit(work)
+                    if self._draw.random() < 0.5:
+                        self._commit(lambda: self._signal(self._latest))  # which must not overtake
                 else:
                     self._begin()
         except Crash:
@@ -140,8 +143,10 @@ class Sender(Actor):
             self._when_landed("start", handle.instance_id, lambda: self.ledger.started.append(execution))
 
     def signal(self) -> None:
-        target, value = self._target(), self._value()
-        execution = None
+        self._signal(self._target())
+
+    def _signal(self, target: str) -> None:
+        self._latest, value, execution = target, self._value(), None
         if self._draw.random() < 0.1:
             execution = Plan.handle(target).describe().execution_id
         Plan.handle(target, execution).signal(note, value)

@@ -19,6 +19,7 @@ from django.test.utils import override_settings
 
 from django_workflows.conf import get_settings
 from django_workflows.models import InboxEvent, OpenInstance
+from django_workflows.worker import finder
 from django_workflows.worker import worker as worker_module
 
 from . import invariants, workflows
@@ -88,7 +89,8 @@ class Stage:
         self.ledger.has_removed = get_settings().retention is not None
         world.act = self.act
         workflows.during_activity.append(self._during_activity)
-        self._add_worker()
+        for _ in range(draw.randint(1, 2)):
+            self._add_worker()
 
     def storm(self) -> None:
         while self._acted < _ACTIONS:
@@ -215,6 +217,8 @@ def _in(world: World) -> Iterator[None]:
             patch.object(time, "monotonic", world.monotonic),
             patch.object(uuid, "uuid4", lambda: uuid.UUID(int=luck.getrandbits(128), version=4)),
             patch.object(worker_module, "ActivityPool", SimulatedPool),
+            # Time passes in leaps: after a second each poll would be a look back.
+            patch.object(finder, "_LOOK_BACK", max(finder._LOOK_BACK, 6.0)),
             _logs_in(world),
             _collected_by_hand(),
         ):

@@ -94,7 +94,6 @@ class SimulatedWorker(Actor):
         self.incarnation: Incarnation | None = None
         self.in_turn = False
         self.is_leaving = False
-        self.frozen_until = 0.0
         self._frames = 0  # of this process on the stack: a crash ends them first
         self._last_event = 0  # when its transaction began
 
@@ -172,7 +171,11 @@ class SimulatedWorker(Actor):
     def run_activity(self) -> None:
         with self._frame():
             assert self._pool is not None
-            self._pool.run_next()
+            self.fragility = 8.0  # few borders of transactions, and a race at each
+            try:
+                self._pool.run_next()
+            finally:
+                self.fragility = 1.0
 
     def leave(self) -> None:
         """Stop in good order: take nothing new, finish what runs."""

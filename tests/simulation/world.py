@@ -49,6 +49,8 @@ class Actor:
     def __init__(self, name: str, *, offset: float = 0.0, rate: float = 1.0) -> None:
         self.name, self.offset, self.rate = name, offset, rate
         self.is_dead = False
+        self.frozen_until = 0.0
+        self.fragility = 1.0  # how much more often it freezes than others
 
     def monotonic(self, now: float) -> float:
         return self.offset + now * self.rate
@@ -75,8 +77,8 @@ class World:
         draw = self.random
         self.fault_rate = draw.choice((0.0, 0.01, 0.03, 0.03, 0.1))
         self.pause_rate = draw.choice((0.02, 0.06, 0.06, 0.2))
-        self.freeze_rate = draw.choice((0.001, 0.003, 0.01))
-        self.slow_rate = draw.choice((0.0, 0.0, 0.01, 0.05))
+        self.freeze_rate = draw.choice((0.001, 0.004, 0.03))
+        self.slow_rate = draw.choice((0.0, 0.0, 0.02, 0.1))
         self.lock_rate = draw.choice((0.0, 0.02, 0.1))
         refusing = draw.random() < 0.15
         self.refused = {number for number in range(500) if refusing and draw.random() < 0.1}
@@ -129,14 +131,13 @@ class World:
         if actor is not None and actor.is_dead:
             raise Crash
 
-    def stand_still(self, seconds: float) -> None:
+    def stand_still(self, seconds: float, *, actions: int = 10) -> None:
         """Let time pass for whoever acts, with others acting meanwhile."""
         ends = self.now + seconds
         if self._depth < _DEEPEST:
-            for _ in range(12):
-                if self.now < ends:
-                    self.interleave()
-                    self.pass_time(seconds / 12)
+            while self.now < ends and self.is_hostile:
+                self.interleave()
+                self.pass_time(seconds / actions)
         self.interleave(0)
         self.now = max(self.now, ends)
 
@@ -149,12 +150,14 @@ class World:
             raise Crash
         if not self.is_hostile:
             return
-        draw = self.random.random()
+        draw = self.random.random() * 2**self._depth  # else most of what happens would be pauses within pauses
         if draw < self.pause_rate:
             self.interleave(self.random.randint(1, 3))
-        elif (draw := self.random.random()) < self.freeze_rate:
-            self.note("frozen")
-            self.stand_still(self.random.choice((1.0, 15.0, 40.0)))
+        elif (draw := self.random.random()) < self.freeze_rate * actor.fragility:
+            seconds = self.random.choice((1.0, 30.0, 60.0))
+            self.note("frozen", f"for {seconds:g} s")
+            actor.frozen_until = self.now + seconds  # with all of its threads
+            self.stand_still(seconds, actions=30)
         elif draw > 1 - self.fault_rate / 10:
             self.note("connection lost")
             raise OperationalError("the connection was lost")
