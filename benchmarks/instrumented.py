@@ -77,10 +77,10 @@ class Meter:
             with self._timed(self.commits):
                 commit(wrapper)
 
-        def timed_poll(finder: Finder) -> Any:
+        def timed_poll(finder: Finder, room: int) -> Any:
             started = time.perf_counter()
             try:
-                return poll(finder)
+                return poll(finder, room)
             finally:
                 self.polls.append(time.perf_counter() - started)
 

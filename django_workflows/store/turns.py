@@ -28,7 +28,7 @@ from .dialects.base import Row
 from .mail import send_rows
 from .rows import StepRows
 from .work import InstanceStep, OpenChain, TaskKey, TurnBatch, TurnResult
-from .workers import fence, fenced
+from .workers import fence
 
 _HISTORY = ("instance_id", "sequence", "type", "time", "data")
 _OPEN = ("instance_id", "owner_id", "history_length", "crashes", "blocks")
@@ -49,9 +49,9 @@ class InboxChanged(Exception):
 def commit_turn(database: Database, worker_id: int, batch: TurnBatch) -> TurnResult:
     """Commit a batch and return what became of its parts; raises WorkerFenced, or the database's own errors."""
     result = TurnResult()
-    with database.dialect.pipeline(), database.atomic(), database.cursor() as cursor:
-        with fenced(database, worker_id):
-            steps = _lock_steps(database, cursor, worker_id, batch, result)
+    with database.atomic(), database.cursor() as cursor:
+        fence(database, cursor, worker_id)
+        steps = _lock_steps(database, cursor, worker_id, batch, result)
         _write_steps(database, cursor, worker_id, steps, result)
         finish_attempts(database, cursor, worker_id, batch, result)
         result.claimed_instances = claims.claim_instances(database, cursor, worker_id, batch.claim_instances)
@@ -67,7 +67,7 @@ def find_landed(database: Database, worker_id: int, batch: TurnBatch) -> TurnRes
     step leaves behind is its last event, or for one without events the absence of the inbox rows it consumed.
     """
     with database.atomic(), database.cursor() as cursor:
-        fence(database, worker_id)
+        fence(database, cursor, worker_id)
         key = ("instance_id", "sequence")
         ends = {_last_event(step) for step in batch.steps if step.step.events}
         stored = set(database.dialect.select(cursor, HistoryEvent, key, key, list(ends))) if ends else set()
@@ -207,8 +207,7 @@ def _write_steps(
     _insert(database, cursor, Timer, _TIMER, rows.timers)
     send_rows(database, cursor, rows.inbox, result)
     if rows.inbox_deletes:
-        dialect.delete(cursor, InboxEvent, ("id",), rows.inbox_deletes)
-        deleted = dialect.row_count(cursor)
+        deleted = dialect.delete(cursor, InboxEvent, ("id",), rows.inbox_deletes)
         if deleted != len(rows.inbox_deletes):
             raise InboxChanged(f"expected {len(rows.inbox_deletes)} consumed inbox rows, found {deleted}")
     unblocked = {s.chain.chain: s.chain.queue for s in steps if s.chain.blocks and s.blocked is None}

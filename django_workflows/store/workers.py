@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
+from django.db.backends.utils import CursorWrapper
 from django.db.models import Exists, Model, OuterRef
 from django.utils import timezone
 
@@ -46,34 +46,24 @@ def register(database: Database, *, queues: list[str], slots: int, lease: timede
     return worker.id
 
 
-@contextmanager
-def fenced(database: Database, worker_id: int) -> Iterator[None]:
-    """Lock the worker's own row before all else in this transaction; raises WorkerFenced when it is not alive any more.
+def fence(database: Database, cursor: CursorWrapper, worker_id: int) -> None:
+    """Lock the worker's own row for this transaction; raises WorkerFenced when it is not alive any more.
 
-    Raised at the end of the block, whose statements travel with this one in a pipeline. A lock, not a write: one row
-    updated every turn would collect dead versions while any transaction stays open.
+    A lock, not a write: one row updated every turn would collect dead versions while any transaction stays open.
     """
-    with database.cursor() as cursor:
-        cursor.execute(
-            f"SELECT id FROM {Worker._meta.db_table} WHERE id = %s AND state = 'alive' {database.dialect.row_lock}",
-            [worker_id],
-        )
-        yield
-        if cursor.fetchone() is None:
-            raise WorkerFenced(worker_id)
-
-
-def fence(database: Database, worker_id: int) -> None:
-    """Lock the worker's own row for this transaction; raises WorkerFenced when it is not alive any more."""
-    with fenced(database, worker_id):
-        pass
+    cursor.execute(
+        f"SELECT id FROM {Worker._meta.db_table} WHERE id = %s AND state = 'alive' {database.dialect.row_lock}",
+        [worker_id],
+    )
+    if cursor.fetchone() is None:
+        raise WorkerFenced(worker_id)
 
 
 def renew(database: Database, worker_id: int, lease: timedelta) -> None:
     """Extend the lease; raises WorkerFenced."""
     with database.atomic():
         with database.cursor() as cursor:
-            fence(database, worker_id)
+            fence(database, cursor, worker_id)
             now = database.dialect.now(cursor)
         row = Worker.objects.using(database.alias).get(pk=worker_id)
         row.beat, row.lease_until = row.beat + 1, now + lease

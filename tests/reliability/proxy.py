@@ -11,10 +11,10 @@ from enum import Enum
 
 from django.db import connection
 
-# At the end of what is sent: clients wait for the answer before they send more. Alone, or behind others in a pipeline.
+# One message each, and clients wait for the answer to what they sent before, so it comes in one piece.
 _COMMITS = {
-    "postgresql": (b"Q" + (11).to_bytes(4, "big") + b"COMMIT\0", b"\0COMMIT\0\0\0"),
-    "mysql": ((7).to_bytes(3, "little") + b"\0" + b"\x03COMMIT",),
+    "postgresql": b"Q" + (11).to_bytes(4, "big") + b"COMMIT\0",
+    "mysql": (7).to_bytes(3, "little") + b"\0" + b"\x03COMMIT",
 }
 
 
@@ -39,7 +39,7 @@ class Proxy:
         self.rule: Rule = lambda transaction: At.PASS
         self.is_open = True
         self._upstream = upstream
-        self._commits = _COMMITS[connection.vendor]
+        self._commit = _COMMITS[connection.vendor]
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._links: list[_Link] = []
@@ -79,7 +79,7 @@ class Proxy:
             return None
 
     def is_commit(self, message: bytes) -> bool:
-        return any(commit in message for commit in self._commits)
+        return message == self._commit
 
 
 class _Link:
@@ -109,7 +109,7 @@ class _Link:
             if not self._proxy.is_commit(message):
                 transaction += message
             else:
-                decision = self._proxy.rule(transaction + message)
+                decision = self._proxy.rule(transaction)
                 transaction = b""
                 if decision is At.CUT_BEFORE:
                     return

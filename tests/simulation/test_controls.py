@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -30,7 +29,7 @@ def find_violation() -> str:
 
 def test_a_missing_fence_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (turns, workers):
-        monkeypatch.setattr(module, "fenced", lambda database, worker_id: nullcontext())
+        monkeypatch.setattr(module, "fence", lambda database, cursor, worker_id: None)
     assert "was declared dead" in find_violation()
 
 

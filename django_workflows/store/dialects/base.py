@@ -47,14 +47,6 @@ class Dialect:
     def prepare_session(self, cursor: CursorWrapper, lease_seconds: float) -> None:
         """Set up a connection that runs turns: isolation, a short lock timeout, an end for frozen transactions."""
 
-    @contextmanager
-    def pipeline(self) -> Iterator[None]:
-        """Send statements without waiting for the answers to those before, where the driver can.
-
-        An error is raised by whatever reads next: rows, a row count, or the commit.
-        """
-        yield
-
     def now(self, cursor: CursorWrapper) -> datetime:
         """Return the database's clock."""
         cursor.execute(self.clock_sql)
@@ -98,13 +90,9 @@ class Dialect:
 
     def delete(
         self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], keys: Sequence[Key], where: str = ""
-    ) -> None:
-        """Delete rows by key; `where` calls the table `t`."""
+    ) -> int:
+        """Delete rows by key and return how many there were; `where` calls the table `t`."""
         raise NotImplementedError
-
-    def row_count(self, cursor: CursorWrapper) -> int:
-        """Return how many rows the last statement changed."""
-        return int(cursor.rowcount)
 
     def update(
         self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], columns: Sequence[str], rows: Sequence[Row]

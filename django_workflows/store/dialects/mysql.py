@@ -79,12 +79,13 @@ class VendorDialect(Dialect):
 
     def delete(
         self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], keys: Sequence[Key], where: str = ""
-    ) -> None:
+    ) -> int:
         source, parameter = self._rows(model, tuple(key), sorted(as_tuples(keys)))
         cursor.execute(
             f"DELETE t FROM {source} STRAIGHT_JOIN {_forced(model)} ON {_on(key)} WHERE 1 = 1 {where}",
             [parameter],
         )
+        return int(cursor.rowcount)
 
     def update(
         self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], columns: Sequence[str], rows: Sequence[Row]

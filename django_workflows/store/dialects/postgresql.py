@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 import msgspec
-import psycopg
 from django.db import models
 from django.db.backends.utils import CursorWrapper
 from django.db.models import Model
@@ -34,7 +33,6 @@ class VendorDialect(Dialect):
     # NO KEY: an application may hold a foreign key to an instance.
     row_lock = "FOR NO KEY UPDATE"
     clock_sql = "SELECT extract(epoch FROM clock_timestamp())"
-    _pipeline: psycopg.Pipeline | None = None
     now_sql = "clock_timestamp()"
 
     def prepare_session(self, cursor: CursorWrapper, lease_seconds: float) -> None:
@@ -44,22 +42,6 @@ class VendorDialect(Dialect):
             "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED; SET lock_timeout = '1s'; "
             f"SET idle_in_transaction_session_timeout = '{int(lease_seconds * 1000)}ms'"
         )
-
-    @contextmanager
-    def pipeline(self) -> Iterator[None]:
-        if not psycopg.Pipeline.is_supported():  # by a client library before 14
-            yield
-            return
-        with ExitStack() as stack:
-            self._pipeline = stack.enter_context(self.connection.connection.pipeline())
-            try:
-                yield
-            except BaseException:
-                with suppress(psycopg.Error):  # of a connection that is lost; the driver would log it beside ours
-                    stack.close()
-                raise
-            finally:
-                self._pipeline = None
 
     def to_json(self, text: str) -> Any:
         return msgspec.Raw(text.encode())
@@ -84,16 +66,11 @@ class VendorDialect(Dialect):
 
     def delete(
         self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], keys: Sequence[Key], where: str = ""
-    ) -> None:
+    ) -> int:
         table = model._meta.db_table
         source, condition, parameters = self._keys(model, key, keys)
         cursor.execute(f"DELETE FROM {table} t USING {source} WHERE {condition} {where}", parameters)
-
-    def row_count(self, cursor: CursorWrapper) -> int:
-        if self._pipeline is not None:
-            with self.connection.wrap_database_errors:
-                self._pipeline.sync()
-        return super().row_count(cursor)
+        return int(cursor.rowcount)
 
     def update(
         self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], columns: Sequence[str], rows: Sequence[Row]

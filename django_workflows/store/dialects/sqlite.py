@@ -23,9 +23,10 @@ class VendorDialect(Dialect):
 
     def delete(
         self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], keys: Sequence[Key], where: str = ""
-    ) -> None:
+    ) -> int:
         condition = " AND ".join(f"t.{column} = %s" for column in key)
         cursor.executemany(f"DELETE FROM {model._meta.db_table} AS t WHERE {condition} {where}", as_tuples(keys))
+        return int(cursor.rowcount)
 
     def update(
         self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], columns: Sequence[str], rows: Sequence[Row]
