@@ -37,7 +37,9 @@ def cut_connections() -> int:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_cut_connections_lose_nothing_and_double_nothing(workers: int, cache_size: int) -> None:
+def test_cut_connections_lose_nothing_and_double_nothing(
+    workers: int, cache_size: int, caplog: pytest.LogCaptureFixture
+) -> None:
     if connection.vendor == "sqlite":
         pytest.skip("there is no connection to cut")
     with ExitStack() as stack:
@@ -53,6 +55,7 @@ def test_cut_connections_lose_nothing_and_double_nothing(workers: int, cache_siz
     keys = list(Effect.objects.values_list("key", flat=True))
     assert len(keys) == len(set(keys)) == 20 * 3
     assert HistoryEvent.objects.filter(type="ActivityCompleted").count() == 20 * 6
+    assert not [record.message for record in caplog.records if record.exc_info], "an error that nobody expected"
 
 
 def test_worker_that_loses_its_connection_while_idle_goes_on(cache_size: int) -> None:
