@@ -110,9 +110,9 @@ class Meter:
 
 def _label(sql: str) -> str:
     """Return the verb and the tables of a statement."""
-    verb = _WORD.search(sql)
+    verbs = [verb.group().upper() for part in sql.split("; ") if (verb := _WORD.search(part))]
     tables = list(dict.fromkeys(_TABLE.findall(sql)))
-    shown = verb.group().upper() if verb else "?"
+    shown = "+".join(dict.fromkeys(verbs))
     locking = " (lock)" if shown == "SELECT" and " FOR " in sql else ""
     return f"{shown} {', '.join(tables)}{locking}".strip()
 

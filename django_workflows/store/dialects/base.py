@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from django.db import models, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -27,6 +27,17 @@ def columns_of(model: type[Model], names: tuple[str, ...]) -> tuple[models.Field
 
 def as_tuples(keys: Iterable[Key]) -> list[tuple[Any, ...]]:
     return [key if isinstance(key, tuple) else (key,) for key in keys]
+
+
+class Writer(Protocol):
+    """What writes go to: a cursor, or what gathers statements for one, which knows no row counts."""
+
+    @property
+    def rowcount(self) -> int: ...
+
+    def execute(self, sql: str, params: Any = None) -> Any: ...
+
+    def executemany(self, sql: str, param_list: Any) -> Any: ...
 
 
 class Dialect:
@@ -68,7 +79,12 @@ class Dialect:
 
     # Statements by key
 
-    def insert(self, cursor: CursorWrapper, model: type[Model], columns: Sequence[str], rows: Sequence[Row]) -> None:
+    @contextmanager
+    def together(self, cursor: CursorWrapper) -> Iterator[Writer]:
+        """Yield what takes the writes of the block; sent at its end, in one go, where the driver can."""
+        yield cursor
+
+    def insert(self, cursor: Writer, model: type[Model], columns: Sequence[str], rows: Sequence[Row]) -> None:
         """Insert rows; their values are text, numbers, booleans, None, and times as `to_time` returns them."""
         places = ", ".join(["%s"] * len(columns))
         cursor.executemany(
@@ -89,13 +105,13 @@ class Dialect:
         return bool(cursor.rowcount == 1)
 
     def delete(
-        self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], keys: Sequence[Key], where: str = ""
+        self, cursor: Writer, model: type[Model], key: Sequence[str], keys: Sequence[Key], where: str = ""
     ) -> int:
-        """Delete rows by key and return how many there were; `where` calls the table `t`."""
+        """Delete rows by key and return how many there were, as far as is known; `where` calls the table `t`."""
         raise NotImplementedError
 
     def update(
-        self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], columns: Sequence[str], rows: Sequence[Row]
+        self, cursor: Writer, model: type[Model], key: Sequence[str], columns: Sequence[str], rows: Sequence[Row]
     ) -> None:
         """Update `columns` of one row per key; each row is the key's values followed by the new ones."""
         raise NotImplementedError

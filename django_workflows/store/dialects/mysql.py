@@ -17,7 +17,7 @@ from django.db.models import Model
 
 from django_workflows.exceptions import PayloadTooLarge
 
-from .base import Dialect, Key, Lock, Row, as_tuples, columns_of
+from .base import Dialect, Key, Lock, Row, Writer, as_tuples, columns_of
 
 _ON_LOCKED = {"skip": "SKIP LOCKED", "wait": ""}
 _encode = msgspec.json.Encoder().encode
@@ -57,7 +57,7 @@ class VendorDialect(Dialect):
                 f"statement of {size:,}; keep it in a model or a file and pass its key, or raise the limit"
             )
 
-    def insert(self, cursor: CursorWrapper, model: type[Model], columns: Sequence[str], rows: Sequence[Row]) -> None:
+    def insert(self, cursor: Writer, model: type[Model], columns: Sequence[str], rows: Sequence[Row]) -> None:
         # Where JSON is in a document, it is text here.
         plain = [[bytes(value).decode() if isinstance(value, msgspec.Raw) else value for value in row] for row in rows]
         for row in plain:  # the driver sends large ones alone
@@ -78,7 +78,7 @@ class VendorDialect(Dialect):
         return bool(cursor.fetchone()[0] == values[1])
 
     def delete(
-        self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], keys: Sequence[Key], where: str = ""
+        self, cursor: Writer, model: type[Model], key: Sequence[str], keys: Sequence[Key], where: str = ""
     ) -> int:
         source, parameter = self._rows(model, tuple(key), sorted(as_tuples(keys)))
         cursor.execute(
@@ -88,7 +88,7 @@ class VendorDialect(Dialect):
         return int(cursor.rowcount)
 
     def update(
-        self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], columns: Sequence[str], rows: Sequence[Row]
+        self, cursor: Writer, model: type[Model], key: Sequence[str], columns: Sequence[str], rows: Sequence[Row]
     ) -> None:
         changes = ", ".join(f"t.{column} = j.{column}" for column in columns)
         for page in _pages(rows):

@@ -8,7 +8,7 @@ from typing import Any
 from django.db.backends.utils import CursorWrapper
 from django.db.models import Model
 
-from .base import Dialect, Key, Lock, Row, as_tuples
+from .base import Dialect, Key, Lock, Row, Writer, as_tuples
 
 # `executemany` steps one prepared statement in C, about 2 microseconds a row: no JSON parameter is needed here.
 # Reads go in pages, since Django 5.2 allows 999 parameters a statement.
@@ -22,14 +22,14 @@ class VendorDialect(Dialect):
     now_sql = "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now') || '999'"
 
     def delete(
-        self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], keys: Sequence[Key], where: str = ""
+        self, cursor: Writer, model: type[Model], key: Sequence[str], keys: Sequence[Key], where: str = ""
     ) -> int:
         condition = " AND ".join(f"t.{column} = %s" for column in key)
         cursor.executemany(f"DELETE FROM {model._meta.db_table} AS t WHERE {condition} {where}", as_tuples(keys))
         return int(cursor.rowcount)
 
     def update(
-        self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], columns: Sequence[str], rows: Sequence[Row]
+        self, cursor: Writer, model: type[Model], key: Sequence[str], columns: Sequence[str], rows: Sequence[Row]
     ) -> None:
         changes = ", ".join(f"{column} = %s" for column in columns)
         condition = " AND ".join(f"{column} = %s" for column in key)
