@@ -58,18 +58,20 @@ class SimulatedConnection(DatabaseWrapper):
         self.execute_wrappers.append(self._around_statement)
         self._models = [*apps.get_app_config("django_workflows").get_models(), Effect, ContentType]
 
-    def create_tables(self) -> None:
-        with self.schema_editor() as editor:
-            for model in self._models:
-                editor.create_model(model)
-
     def begin_anew(self, world: World) -> None:
         """Empty the tables, and count their ids from 1 again."""
         self.world = None
+        if self.connection is None:
+            self._create_tables()
         for model in self._models:
             self.raw(f"DELETE FROM {model._meta.db_table}")
         self.raw("DELETE FROM sqlite_sequence")
         self.world = world
+
+    def _create_tables(self) -> None:
+        with self.schema_editor() as editor:
+            for model in self._models:
+                editor.create_model(model)
 
     def raw(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """Run a statement unseen: no border of a transaction, no fault."""

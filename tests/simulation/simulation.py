@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from typing import Any
 from unittest.mock import patch
 
@@ -39,7 +40,6 @@ _SETTINGS = {
 _RETENTION = {"completed": timedelta(seconds=4), "failed": timedelta(seconds=30), "continued_as_new": timedelta(0)}
 _OPEN = f"SELECT count(*) FROM {OpenInstance._meta.db_table}"
 _UNREAD = f"SELECT count(*) FROM {InboxEvent._meta.db_table} WHERE queue IS NOT NULL"
-_connection: SimulatedConnection | None = None
 
 
 @dataclass
@@ -207,11 +207,11 @@ class Stage:
 def _in(world: World) -> Iterator[None]:
     """Have this process live in the world: its database, its clock, its luck."""
     connection, original = _simulated(), connections["default"]
-    connection.begin_anew(world)
     state, luck = random.getstate(), random.Random(world.seed)
-    random.seed(world.seed)
     connections["default"] = connection
     try:
+        connection.begin_anew(world)
+        random.seed(world.seed)
         with (
             override_settings(DJANGO_WORKFLOWS=_settings(world.random)),
             patch.object(time, "monotonic", world.monotonic),
@@ -233,12 +233,9 @@ def _settings(draw: random.Random) -> dict[str, Any]:
     return {**_SETTINGS, "RETENTION": _RETENTION if draw.random() < 0.1 else None}
 
 
+@cache
 def _simulated() -> SimulatedConnection:
-    global _connection
-    if _connection is None:
-        _connection = SimulatedConnection()
-        _connection.create_tables()
-    return _connection
+    return SimulatedConnection()
 
 
 class _Log(logging.Handler):
