@@ -175,6 +175,7 @@ def main() -> None:
     import django
 
     django.setup()
+    from django_workflows.worker.garbage import collected_rarely
     from django_workflows.worker.listener import DataVersionListener
     from django_workflows.worker.worker import Worker, WorkerOptions
 
@@ -185,7 +186,12 @@ def main() -> None:
     meter = Meter()
     meter.install()
     worker = Worker(WorkerOptions(threads=options["threads"], sticky_cache_size=options["sticky"]))
-    turns = threading.Thread(target=worker.run, name="turns")
+
+    def run() -> None:
+        with collected_rarely():
+            worker.run()
+
+    turns = threading.Thread(target=run, name="turns")
     turns.start()
     worker.ready.wait(timeout=60)
     sampler = Sampler(turns)

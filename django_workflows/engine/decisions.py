@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import Context
 from datetime import UTC, timedelta
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -33,12 +34,15 @@ class Decisions:
         self.is_replaying = False
         self.closed = False
         self.captured: tuple[Context, dict[str, Any]] | None = None  # the context when it was captured last, and what
-        self._random = random.Random(info.execution_id)
         self._commands = Commands()
         self._recorded: dict[int, ev.SideEffectRecorded] = {}  # those behind the event being replayed
         self._recorded_patches: set[str] = set()  # those in the history that is replayed
         self._patches: dict[str, bool] = {}  # what the code was told
         self._refuse: Callable[[str], Exception] | None = None  # set where the code may decide nothing
+
+    @cached_property
+    def _random(self) -> random.Random:
+        return random.Random(self.info.execution_id)
 
     @property
     def random(self) -> random.Random:

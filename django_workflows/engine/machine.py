@@ -266,7 +266,7 @@ class Machine(Decisions):
 
     def _closing_event(self) -> ev.ClosingEvent:
         ending = self._ending
-        self.messages.fail_open_updates(self._not_answered())
+        self.messages.fail_open_updates(self._not_answered)
         command = self._commands.last_number + 1
         if ending.continue_request is not None:
             return ev.InstanceContinuedAsNew(
@@ -309,7 +309,7 @@ class Machine(Decisions):
         else:
             return []
         self.closed = True
-        return [*self.messages.unanswered(self._not_answered()), closing]
+        return [*self.messages.unanswered(self._not_answered), closing]
 
     def _too_long(self) -> HistoryLimitExceeded:
         return HistoryLimitExceeded(

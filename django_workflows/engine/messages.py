@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 
 import msgspec
@@ -54,14 +55,14 @@ class Messages:
         """Return the signals that nobody has seen, for the next execution."""
         return [*self._not_begun, *self._signals.unread()]
 
-    def unanswered(self, failure: Failure) -> list[ev.UpdateFailed]:
+    def unanswered(self, why: Callable[[], Failure]) -> list[ev.UpdateFailed]:
         """Return what ends the open updates where no code decides it."""
-        return [ev.UpdateFailed(command=0, update_id=update, failure=failure) for update in self._open_updates]
+        return [ev.UpdateFailed(command=0, update_id=update, failure=why()) for update in self._open_updates]
 
-    def fail_open_updates(self, failure: Failure) -> None:
+    def fail_open_updates(self, why: Callable[[], Failure]) -> None:
         """Decide that the open updates get no answer."""
         for update_id in list(self._open_updates):
-            self._fail(update_id, failure)
+            self._fail(update_id, why())
 
     async def _handle(self, signal: ev.CarriedSignal, work: Work[None]) -> None:
         self._not_begun.remove(signal)

@@ -21,6 +21,7 @@ from django.utils.autoreload import DJANGO_AUTORELOAD_ENV, file_changed, run_wit
 from django.utils.connection import ConnectionDoesNotExist
 
 from django_workflows.conf import read_settings
+from django_workflows.worker.garbage import collected_rarely
 from django_workflows.worker.processes import run_processes
 from django_workflows.worker.worker import Worker, WorkerOptions
 
@@ -62,11 +63,12 @@ class Command(BaseCommand):
                 raise CommandError("--reload restarts one process: expected --processes 1 with it")
             sys.exit(run_processes(options["processes"], sys.argv))
         worker = Worker(_worker_options(options))
-        if reload:
-            _run_reloading(worker)
-        else:
-            with _stopped_by_signals(worker):
-                worker.run()
+        with collected_rarely():
+            if reload:
+                _run_reloading(worker)
+            else:
+                with _stopped_by_signals(worker):
+                    worker.run()
 
 
 def _answers(alias: str) -> bool:
