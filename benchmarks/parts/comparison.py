@@ -23,16 +23,18 @@ def cases(sizes: Sizes) -> Iterator[Case]:
 
 
 def measure(case: Case) -> dict[str, Any]:
+    """Measure with as many worker processes of ours as the peer has."""
     workload, peer = WORKLOADS[case.parameters["workload"]], case.parameters["peer"]
-    versions = systems.load(peer).versions()
+    system, threads = systems.load(peer), case.parameters["threads"]
     pairs = []
     for _ in range(case.parameters["pairs"]):
-        ours = drive("ours", workload.name, case.parameters, threads=case.parameters["threads"])
+        ours = drive("ours", workload.name, case.parameters, threads=threads, processes=system.processes)
         pairs.append((ours, drive(peer, workload.name, case.parameters)))
     activities = workload.activities(case.parameters)
     return {
         "pairs": pairs,
-        "versions": versions,
+        "processes": system.processes,
+        "versions": system.versions(),
         "ours_rate": activities / median([ours for ours, _ in pairs]),
         "peer_rate": activities / median([theirs for _, theirs in pairs]),
         "ratios": [theirs / ours for ours, theirs in pairs],

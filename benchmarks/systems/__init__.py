@@ -30,6 +30,7 @@ class System(ABC):
     """One system with its worker. A method runs its workload to the end and checks what came out."""
 
     packages: tuple[str, ...]
+    processes = 1  # of its worker
 
     @abstractmethod
     def serving(self) -> AbstractContextManager[None]:

@@ -37,6 +37,7 @@ class CelerySystem(System):
     """
 
     packages = ("celery", "kombu", "redis")
+    processes = 2
 
     @contextmanager
     def serving(self) -> Iterator[None]:
@@ -45,8 +46,8 @@ class CelerySystem(System):
             raise RuntimeError(f"expected an empty Redis database at {URL}: name another one in BENCHMARK_REDIS_URL")
         link.flushdb()
         link.set(_OURS, "1")
-        arguments = ["-A", __name__, "worker", "--pool", "prefork", "--concurrency", "2", "--loglevel", "WARNING"]
-        quiet = ["--without-gossip", "--without-mingle"]  # there is no other worker to talk to
+        arguments = ["-A", __name__, "worker", "--pool", "prefork", "--concurrency", str(self.processes)]
+        quiet = ["--loglevel", "WARNING", "--without-gossip", "--without-mingle"]  # there is no other worker to talk to
         process = subprocess.Popen([sys.executable, "-m", "celery", *arguments, *quiet])
         try:
             wait_until(lambda: bool(app.control.ping(timeout=0.5)), longest=60)
