@@ -31,7 +31,7 @@ logger = logging.getLogger("django_workflows.worker")
 
 _PAUSE_AFTER_ERROR = 1.0
 _LAST_WORDS = 2.0  # seconds beyond the grace period for what is written at the end, if the database fails
-_SQLITE_PAUSE = 0.002  # between busy turns, so that other processes get the one write lock
+_LONGEST_SQLITE_PAUSE = 0.002  # between busy turns, else as long as the last: others get the one write lock
 
 
 @dataclass(frozen=True)
@@ -229,11 +229,12 @@ class Worker:
         is_sqlite = self.database.connection.vendor == "sqlite"
         quiet_since: float | None = None
         while not self._stopping:
+            began = time.monotonic()
             busy = incarnation.attempt()
             if busy:
                 quiet_since = None
                 if is_sqlite:
-                    time.sleep(_SQLITE_PAUSE)
+                    time.sleep(min(time.monotonic() - began, _LONGEST_SQLITE_PAUSE))
                 continue
             if self.options.burst and loop.is_idle:
                 # Two empty polls some time apart: a row that committed late is found by the second.
