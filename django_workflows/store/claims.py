@@ -20,7 +20,7 @@ from .dialects.base import Row
 from .work import Address, ClaimedTask, InboxRow, LoadedInstance, OpenChain, StoredEvent, StoredExecution, TaskKey
 
 POLL_LIMIT = 500
-_MOST_CRASHES = 1000  # that are counted
+_MOST_CRASHES, _MOST_ATTEMPTS = 2**15 - 1, 2**31 - 1  # that their columns count
 _INBOX = InboxEvent._meta.db_table
 _OPEN = OpenInstance._meta.db_table
 _TIMER = Timer._meta.db_table
@@ -102,7 +102,7 @@ def claim_instances(database: Database, cursor: CursorWrapper, worker_id: int, k
         cursor, OpenInstance, ("open_key", "crashes"), ("open_key",), keys, where="AND t.owner_id IS NULL", lock="skip"
     )
     if rows:
-        changes = [(key, worker_id, min(crashes, _MOST_CRASHES) + 1) for key, crashes in rows]
+        changes = [(key, worker_id, min(crashes + 1, _MOST_CRASHES)) for key, crashes in rows]
         database.dialect.update(cursor, OpenInstance, ("open_key",), ("owner_id", "crashes"), changes)
     return [key for key, _ in rows]
 
@@ -166,9 +166,10 @@ def _task(database: Database, row: Row, claims: int, instance_id: str, execution
     stored_options, unreadable = read_options(options)
     return ClaimedTask(
         key=TaskKey(instance, command), chain=chain, name=name, queue=queue, workflow_queue=workflow_queue,
-        attempt=attempt + claims, crashes=crashes + claims, scheduled_at=scheduled_at,
-        waiting_since=from_time(available), options=stored_options, input=input.encode(), heartbeat=heartbeat,
-        instance_id=instance_id, execution_id=execution_id, workflow=workflow, unreadable=unreadable,
+        attempt=min(attempt + claims, _MOST_ATTEMPTS), crashes=min(crashes + claims, _MOST_CRASHES),
+        scheduled_at=scheduled_at, waiting_since=from_time(available), options=stored_options, input=input.encode(),
+        heartbeat=heartbeat, instance_id=instance_id, execution_id=execution_id, workflow=workflow,
+        unreadable=unreadable,
     )  # fmt: skip
 
 

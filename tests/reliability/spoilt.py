@@ -34,7 +34,9 @@ class Case(NamedTuple):
 DEEP = "[" * 100_000
 GARBAGE = {"empty": "", "cut off": '{"na', "no object": "[1, 2]", "deep": f'{{"failure": {DEEP}', "number": "9" * 5000}
 BEYOND = 10**30  # any integer column
+WRONG_RESULT = '{"command": 2, "result": {"a": 1}}'
 NOWHERE = 10**15
+LAST_INTEGER, LAST_SMALL_INTEGER = 2**31 - 1, 2**15 - 1  # of their columns
 LONG_AGO = datetime(2001, 1, 1, tzinfo=UTC)
 AT_THE_END_OF_TIME = datetime(9999, 12, 31, 23, tzinfo=UTC)
 
@@ -84,6 +86,16 @@ def order(**fields: Any) -> Spoil:
     return inbox("ChildScheduled", json.dumps(child | fields), bound=True)
 
 
+def fails_again(attempt: int) -> Spoil:
+    """Have an attempt fail that is tried again."""
+
+    def spoil(row: WorkflowInstance) -> None:
+        instance(attempt=attempt, options=json.dumps({"retry": RetryPolicy().to_json()}))(row)
+        inbox("ActivityCompleted", WRONG_RESULT)(row)
+
+    return spoil
+
+
 def task(**columns: Any) -> Spoil:
     """Spoil a task that nobody served, and bring it to the worker."""
     return lambda row: ActivityTask.objects.filter(instance_id=row.pk).update(**{"queue": "default"} | columns)
@@ -120,6 +132,7 @@ INSTANCE = [
     Case("subject nowhere", instance(subject_type_id=2**31 - 1, subject_pk="17"), "completed"),
     Case("failure is garbage", instance(failure=DEEP), "completed"),
     Case("result before the end", instance(result=DEEP), "completed"),
+    Case("tried as often as can be counted", fails_again(LAST_INTEGER), "blocked"),
     Case("started at the end of time", instance(created_at=AT_THE_END_OF_TIME), "completed"),
 ]
 OPEN = [
@@ -128,8 +141,8 @@ OPEN = [
     Case("history of negative length", opened(history_length=-1), "blocked"),
     Case("owner nowhere", opened(owner_id=NOWHERE), "completed"),
     Case("blocked for a day", blocked(1500), "blocked"),
-    Case("blocked as often as can be counted", blocked(32767), "blocked"),
-    Case("crashed as often as can be counted", opened(crashes=32767), "blocked completed"),  # which is tried again
+    Case("blocked as often as can be counted", blocked(LAST_SMALL_INTEGER), "blocked"),
+    Case("crashed as often as can be counted", opened(crashes=LAST_SMALL_INTEGER), "blocked completed"),  # which is tried again
 ]
 HISTORY = [
     *[Case(f"data: {name}", event(3, data=text), "blocked") for name, text in GARBAGE.items()],
@@ -157,7 +170,7 @@ INBOX = [
     Case("outcome of command beyond", inbox("TimerFired", f'{{"command": {BEYOND}}}'), "completed"),
     Case("by token", inbox("ActivityCompleted", f'{{"command": {BEYOND}, "deferred": true}}'), "blocked completed"),
     Case("outcome of another kind", inbox("ChildStarted", '{"command": 3}'), "completed"),
-    Case("wrong type", inbox("ActivityCompleted", '{"command": 2, "result": {"a": 1}}'), "failed"),
+    Case("wrong type", inbox("ActivityCompleted", WRONG_RESULT), "failed"),
     Case("second start", inbox("InstanceStarted", "{}"), "completed"),
     Case("order without an id", order(instance_id=""), "completed"),
     Case("order with an endless name", order(name="x" * 5000), "completed"),
@@ -187,6 +200,8 @@ TASK = [
     Case("owner nowhere, garbage", task(owner_id=NOWHERE, available_at=None, options=options(heartbeat="x")), "failed"),
     Case("expired, garbage", task(expires_at=LONG_AGO, options=options(schedule_to_close="x")), "failed"),
     Case("expired without a limit", task(expires_at=LONG_AGO), "failed"),
+    Case("tried as often as can be counted", task(attempt=LAST_INTEGER), "completed"),
+    Case("crashed as often as can be counted", task(crashes=LAST_SMALL_INTEGER), "failed"),
     Case("of no command", task(command=77), "completed"),
     Case("of no instance", task(instance_id=NOWHERE), "completed"),
     Case("of no chain", task(chain_id=NOWHERE), "completed"),
