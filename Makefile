@@ -17,7 +17,7 @@ help:
 	@echo "make demo    run the example project's workflows once, in the terminal"
 	@echo "make serve   serve the example project on http://127.0.0.1:8000/"
 	@echo "make test    run the tests on SQLite, and on PostgreSQL and MariaDB where they answer"
-	@echo "make nightly draw 50,000 workflows, and check that their histories replay"
+	@echo "make nightly draw 50,000 workflows, and check that their histories replay; start herds of 50,000"
 	@echo "make soak    simulate 50,000 seeds of workers that crash, hours; ARGS='0-999 --jobs 2' runs others"
 	@echo "make storm   let faults strike workers and servers for ten minutes each; FAULT_SECONDS, FAULT_SEED"
 	@echo "make lint    check style and format"
@@ -58,8 +58,9 @@ serve: $(VENV)/run.stamp
 test: $(VENV)/dev.stamp $(if $(filter mariadb,$(DATABASES)),$(VENV)/mysql.stamp)
 	@$(BIN)/python -m tests.run_all $(ARGS)
 
-nightly: $(VENV)/dev.stamp
+nightly: $(VENV)/dev.stamp $(VENV)/mysql.stamp
 	@GENERATED_CASES=50000 $(BIN)/python -m pytest tests/engine/test_generated.py tests/engine/test_channels_generated.py $(ARGS)
+	@HERD=50000 $(BIN)/python -m tests.run_all tests/reliability/test_herds.py -o faulthandler_timeout=0
 
 soak: $(VENV)/dev.stamp
 	@$(BIN)/python -m tests.simulation $(if $(ARGS),$(ARGS),0-49999 --jobs 2)

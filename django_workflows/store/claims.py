@@ -9,7 +9,7 @@ from typing import Any
 
 from django.db.backends.utils import CursorWrapper
 
-from django_workflows.engine.events import ResultEvent, encode_event
+from django_workflows.engine.events import InstanceStarted, ResultEvent, encode_event
 from django_workflows.engine.steps import InstanceInfo
 from django_workflows.exceptions import InstanceNotFound
 from django_workflows.models import ActivityTask, HistoryEvent, InboxEvent, OpenInstance, Timer, WorkflowInstance
@@ -20,6 +20,7 @@ from .dialects.base import Row
 from .work import Address, ClaimedTask, InboxRow, LoadedInstance, OpenChain, StoredEvent, StoredExecution, TaskKey
 
 POLL_LIMIT = 500
+INBOX_LIMIT = 500  # rows of one chain at a time: more would be read in vain by one that continues as new
 _MOST_CRASHES, _MOST_ATTEMPTS = 2**15 - 1, 2**31 - 1  # that their columns count
 _INBOX = InboxEvent._meta.db_table
 _OPEN = OpenInstance._meta.db_table
@@ -28,6 +29,7 @@ _INSTANCE = WorkflowInstance._meta.db_table
 _TASK = ActivityTask._meta.db_table
 _HISTORY = HistoryEvent._meta.db_table
 _INBOX_COLUMNS = "i.id, i.chain_id, i.instance_id, i.type, i.data, o.open_key, o.owner_id, o.blocks"
+_SELECT_INBOX = f"SELECT {_INBOX_COLUMNS} FROM {_INBOX} i LEFT JOIN {_OPEN} o ON o.chain_id = i.chain_id"
 _EXECUTION_COLUMNS = (
     "w.instance_id, w.execution_id, w.name, w.version, w.queue, w.attempt, w.options, w.created_at, w.root_id, "
     "w.input, w.parent_command, p.id, p.chain_id, p.queue, p.instance_id"
@@ -50,8 +52,7 @@ def poll_inbox(database: Database, queues: Sequence[str], after: int) -> list[In
     """Return unparked inbox rows of some queues past an id, oldest first, at most POLL_LIMIT."""
     with database.cursor() as cursor:
         cursor.execute(
-            f"SELECT {_INBOX_COLUMNS} FROM {_INBOX} i LEFT JOIN {_OPEN} o ON o.chain_id = i.chain_id "
-            f"WHERE i.queue IN ({_places(queues)}) AND i.id > %s ORDER BY i.id LIMIT {POLL_LIMIT}",
+            f"{_SELECT_INBOX} WHERE i.queue IN ({_places(queues)}) AND i.id > %s ORDER BY i.id LIMIT {POLL_LIMIT}",
             [*queues, after],
         )
         return [InboxRow(*row) for row in cursor.fetchall()]
@@ -197,11 +198,14 @@ def load_instances(database: Database, keys: Sequence[str]) -> list[LoadedInstan
             return []  # they have been terminated since, or have no execution
         history = _load_history(database, cursor, [row[2] for row in rows if row[4]])
         inbox = _load_inbox(cursor, [row[1] for row in rows])
+        for _, chain, _, _, length, *_ in rows:
+            if not length and len(inbox[chain]) >= INBOX_LIMIT:
+                inbox[chain] += _load_start(cursor, chain)
     return [_loaded(database, row, history[row[2]], inbox[row[1]]) for row in rows]
 
 
 def load_inboxes(database: Database, chains: Collection[int]) -> list[InboxRow]:
-    """Return everything that waits for some chains, in the order of ids within each."""
+    """Return what waits for some chains, of each the first INBOX_LIMIT rows in the order of ids."""
     with database.cursor() as cursor:
         return [row for rows in _load_inbox(cursor, chains).values() for row in rows]
 
@@ -261,12 +265,32 @@ def _load_history(database: Database, cursor: CursorWrapper, instances: list[int
 
 
 def _load_inbox(cursor: CursorWrapper, chains: Collection[int]) -> dict[int, list[InboxRow]]:
+    """Read the first INBOX_LIMIT rows of each chain, as many chains at a time as that many rows hold."""
     found: dict[int, list[InboxRow]] = defaultdict(list)
-    cursor.execute(
-        f"SELECT {_INBOX_COLUMNS} FROM {_INBOX} i LEFT JOIN {_OPEN} o ON o.chain_id = i.chain_id "
-        f"WHERE i.chain_id IN ({_places(chains)}) ORDER BY i.id",
-        list(chains),
-    )
-    for row in cursor.fetchall():
-        found[row[1]].append(InboxRow(*row))
+    left = sorted(set(chains))
+    while left:
+        cursor.execute(
+            f"{_SELECT_INBOX} WHERE i.chain_id IN ({_places(left)}) ORDER BY i.chain_id, i.id LIMIT {INBOX_LIMIT}", left
+        )
+        rows = [InboxRow(*row) for row in cursor.fetchall()]
+        for row in rows:
+            found[row.chain].append(row)
+        if len(rows) < INBOX_LIMIT:
+            break
+        last = rows[-1].chain
+        if last == rows[0].chain:
+            left = [chain for chain in left if chain > last]
+        else:
+            del found[last]  # it may be cut, and has a page of its own
+            left = [chain for chain in left if chain >= last]
     return found
+
+
+def _load_start(cursor: CursorWrapper, chain: int) -> list[InboxRow]:
+    """Return the start of the current execution, which is younger than what the one before has not read."""
+    cursor.execute(
+        f"{_SELECT_INBOX} WHERE i.chain_id = %s AND i.type = %s AND i.instance_id = o.instance_id "
+        "ORDER BY i.id DESC LIMIT 1",
+        [chain, InstanceStarted.__name__],
+    )
+    return [InboxRow(*row) for row in cursor.fetchall()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -113,8 +113,7 @@ class Finder:
                 self._sort_own(row, findings)
             elif row.owner is None:
                 (blocked.append(row) if row.blocks else findings.candidates.append(row.open_key))
-        if after:
-            self._complete(findings)
+        self._complete(findings, from_the_start=not after)
         if garbage:
             leftovers.collect_inbox(self.database, garbage)
         if blocked:
@@ -134,15 +133,28 @@ class Finder:
         elif row.open_key is not None:
             findings.adopted.append(row.open_key)
 
-    def _complete(self, findings: Findings) -> None:
-        """Add the messages that came before those that were found.
+    def _complete(self, findings: Findings, *, from_the_start: bool) -> None:
+        """Have the messages of each instance read in their order, and long inboxes where what was read is used up.
 
-        One that took its id long before it was committed may be below the watermark, and the next of its sender above.
+        A message that took its id long before it was committed may be below the watermark, and the next of its sender
+        above.
         """
-        chains = {row.chain for row in findings.for_held if row.type in _MESSAGES}
-        if chains:
-            others = [row for row in findings.for_held if row.chain not in chains]
-            findings.for_held = others + claims.load_inboxes(self.database, chains)
+        long = {held.chain.chain: held for held in self.cache if held.has_more}
+        chains = {chain for chain, held in long.items() if not held.inputs}
+        if not from_the_start:
+            chains |= {row.chain for row in findings.for_held if row.type in _MESSAGES} - long.keys()
+        as_found = [
+            row
+            for row in findings.for_held
+            if row.type not in _MESSAGES or (row.chain not in chains and row.chain not in long)
+        ]
+        in_order = claims.load_inboxes(self.database, chains)
+        counts = Counter(row.chain for row in in_order)
+        for chain in chains:
+            held = self.cache.get(chain)
+            assert held is not None
+            held.has_more = counts[chain] >= claims.INBOX_LIMIT
+        findings.for_held = as_found + in_order
 
     def _advance(self, highest: int) -> None:
         now = time.monotonic()

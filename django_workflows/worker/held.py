@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
@@ -40,6 +41,9 @@ class Held:
     orders: dict[int, PendingOrder] = field(default_factory=dict)  # by inbox row
     uncommitted: InstanceStep | None = None  # stepped, but its rows were locked by somebody
     not_before: float = 0.0  # when to offer the uncommitted step again
+    has_more: bool = (
+        False  # its inbox was too long to be read at once: what follows is read when the inputs are used up
+    )
 
     def offer_inbox(self, row_id: int, event: InputEvent) -> None:
         if row_id not in self.seen:
@@ -50,7 +54,7 @@ class Held:
     def due(self) -> float:
         """The monotonic time of the next thing to do, where `is_idle` is false."""
         steps = [self.not_before] if self.inputs or self.uncommitted is not None else []
-        return min([*steps, *(pending.not_before for pending in self.orders.values())])
+        return min([*steps, *(pending.not_before for pending in self.orders.values())], default=math.inf)
 
     def unread_results(self) -> list[Input]:
         """Return the results of this worker's own activities that no commit has consumed."""
@@ -58,7 +62,7 @@ class Held:
 
     @property
     def is_idle(self) -> bool:
-        return not self.inputs and not self.orders and self.uncommitted is None
+        return not self.inputs and not self.orders and self.uncommitted is None and not self.has_more
 
 
 class StickyCache:

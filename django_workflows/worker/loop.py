@@ -253,7 +253,10 @@ class TurnLoop:
         batch.steps, batch.releases = [], []  # those of a turn that failed are offered again below
         if self.attempts is not None:
             self.attempts.begin_turn()
-        for held in self._ready.values():
+        for held in list(self._ready.values()):
+            if self.draining:
+                held.has_more = False  # the rows stay, for the next worker
+            self._mark(held)  # its inbox may have turned out to be read to the end
             if held.uncommitted is None and held.inputs:
                 try:
                     held.uncommitted = self._step_one(held, now)
@@ -282,7 +285,7 @@ class TurnLoop:
             assert held.machine is not None
             step.abandoned = list(held.machine.open_commands())
         else:
-            step.release = self.cache.size == 0 and not held.inputs and not held.orders
+            step.release = self.cache.size == 0 and not (held.inputs or held.orders or held.has_more)
             if self.attempts is not None and not self.draining:
                 self.attempts.choose_eager(step)
         self.statistics.steps += 1
@@ -339,7 +342,7 @@ class TurnLoop:
         if step.blocked is None:
             held.stepped = []
         if step.blocked is not None or step.release or step.step.closing is not None:
-            if step.step.closing is not None and held.inputs:
+            if step.step.closing is not None and (held.inputs or held.has_more):
                 self.finder.look_back_soon()  # what it has closed without is for the next execution, or left over
             self._drop(step.chain.chain)
         else:
@@ -349,6 +352,8 @@ class TurnLoop:
             held.seen.difference_update(step.consumed)
             self.cache.touch(held)
             self._mark(held)
+            if held.has_more and not held.inputs:
+                self.finder.hint()
         self._dispatch_events(step)
 
     def _dispatch_events(self, step: InstanceStep) -> None:

@@ -11,6 +11,7 @@ from django_workflows.engine.steps import Step
 from django_workflows.exceptions import PayloadError, UpdateNotAnswered, WorkflowsError
 from django_workflows.failures import Failure
 from django_workflows.replayer import history_of, new_machine
+from django_workflows.store.claims import INBOX_LIMIT
 from django_workflows.store.work import ChildOrder, InboxRow, InstanceStep, LoadedInstance, OpenChain
 
 from .budget import rest_of_blocked
@@ -44,6 +45,7 @@ def build(loaded: LoadedInstance, watch: StepWatch) -> Held:
     watch.call(f"replay of {chain.info.workflow} {chain.info.instance_id!r}", lambda: machine.replay(history))
     held = Held(chain, machine)
     take_inbox(held, loaded.inbox)
+    held.has_more = len(loaded.inbox) >= INBOX_LIMIT
     return held
 
 

@@ -132,7 +132,7 @@ INSTANCE = [
     Case("subject nowhere", instance(subject_type_id=2**31 - 1, subject_pk="17"), "completed"),
     Case("failure is garbage", instance(failure=DEEP), "completed"),
     Case("result before the end", instance(result=DEEP), "completed"),
-    Case("tried as often as can be counted", fails_again(LAST_INTEGER), "blocked"),
+    Case("tried as often as can be counted", fails_again(LAST_INTEGER), "blocked failed"),
     Case("started at the end of time", instance(created_at=AT_THE_END_OF_TIME), "completed"),
 ]
 OPEN = [
@@ -142,7 +142,9 @@ OPEN = [
     Case("owner nowhere", opened(owner_id=NOWHERE), "completed"),
     Case("blocked for a day", blocked(1500), "blocked"),
     Case("blocked as often as can be counted", blocked(LAST_SMALL_INTEGER), "blocked"),
-    Case("crashed as often as can be counted", opened(crashes=LAST_SMALL_INTEGER), "blocked completed"),  # which is tried again
+    Case(
+        "crashed as often as can be counted", opened(crashes=LAST_SMALL_INTEGER), "blocked completed"
+    ),  # which is tried again
 ]
 HISTORY = [
     *[Case(f"data: {name}", event(3, data=text), "blocked") for name, text in GARBAGE.items()],

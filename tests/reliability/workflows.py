@@ -25,6 +25,16 @@ def compute(number: int) -> int:
     return number + 1
 
 
+@activity(name="reliability.successor", retry=_PATIENT)
+def successor(number: int) -> int:
+    return number + 1
+
+
+@workflow(name="reliability.one_of_many")
+async def one_of_many(number: int) -> int:
+    return await successor(number)
+
+
 @workflow(name="reliability.mixed")
 async def mixed(name: str, steps: int) -> int:
     total = 0
