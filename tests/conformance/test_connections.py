@@ -111,6 +111,21 @@ def test_a_worker_leaves_no_option_of_its_own_to_others_of_a_pool(monkeypatch: p
             connection.close_pool()
 
 
+def test_turns_are_stored_where_the_server_binds_the_parameters(
+    cache_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("only PostgreSQL's driver has the option")
+    connection.close()
+    with monkeypatch.context() as bound:
+        bound.setitem(connection.settings_dict["OPTIONS"], "server_side_binding", True)
+        try:
+            with running_worker(sticky_cache_size=cache_size):
+                assert mixed.start("bound", 4).result(timeout=60) == 8
+        finally:
+            connection.close()
+
+
 def lock_timeout() -> str:
     with connection.cursor() as cursor:
         cursor.execute("SHOW lock_timeout")
