@@ -27,6 +27,7 @@ Payload = bytes | str | Raw
 _EMPTY = inspect.Parameter.empty
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+_LONGEST_REASON = 500
 _codec: Codec | None = None  # None is this package's own
 _resolved: WeakSet[CallSignature] = WeakSet()
 _resolving = Lock()
@@ -114,7 +115,9 @@ def _cannot_store(what: str, reason: object) -> PayloadError:
 def _cannot_decode(type: Any, what: str, error: Exception) -> PayloadError:
     if isinstance(error, RecursionError):
         return PayloadError(f"Cannot decode {what}: the JSON is nested too deeply.")
-    return PayloadError(f"Cannot decode {what} to {describe_type(type)}: {error}.")
+    reason = str(error)  # it quotes values of enums, however long
+    reason = reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]}…"
+    return PayloadError(f"Cannot decode {what} to {describe_type(type)}: {reason}.")
 
 
 class CallSignature:
