@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
+import msgspec
+
 from django_workflows.engine.events import ChildScheduled, CommandEvent, ResultEvent
 from django_workflows.engine.steps import InstanceInfo, Step
 from django_workflows.failures import Failure
@@ -95,8 +97,7 @@ class LoadedInstance:
     inbox: list[InboxRow]
 
 
-@dataclass(frozen=True)
-class ClaimedTask:
+class ClaimedTask(msgspec.Struct, frozen=True, kw_only=True):
     """An activity task leased to this worker: one attempt to run."""
 
     key: TaskKey

@@ -11,10 +11,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import msgspec
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
 from django.db import connections, reset_queries, transaction
 
@@ -196,7 +196,7 @@ class ActivityPool:
                 return
             del self._attempts[attempt.task.key]
         beat = attempt.context.beat
-        self._report(result if beat is None else replace(result, beat=beat))
+        self._report(result if beat is None else msgspec.structs.replace(result, beat=beat))
 
     def _count_stuck(self, change: int) -> None:
         with self._stuck_lock:

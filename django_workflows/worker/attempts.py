@@ -43,7 +43,7 @@ class Attempts:
     ) -> None:  # fmt: skip
         self.database, self.clock, self.worker_id, self.queues, self.pool = database, clock, worker_id, queues, pool
         self._report = report
-        self._promised = {True: 0, False: 0}  # eager attempts of the turn that is being stepped, async and sync
+        self._room = {True: 0, False: 0}  # for eager attempts of the turn that is being stepped, async and sync
         self._complains_from = 0.0
         self._check_due = 0.0
         self._heartbeats_due = 0.0
@@ -54,8 +54,8 @@ class Attempts:
     # Before the commit
 
     def begin_turn(self) -> None:
-        """Forget what the last turn promised: it is in the pool now, or will be stepped again."""
-        self._promised = {True: 0, False: 0}
+        """See how much room there is: what the last turn promised is in the pool now, or will be stepped again."""
+        self._room = {is_async: self.pool.room(is_async=is_async) for is_async in (True, False)}
 
     def choose_eager(self, step: InstanceStep) -> None:
         """Pick the scheduled activities that this worker will run itself: inserted leased, never looked for."""
@@ -64,8 +64,8 @@ class Attempts:
                 definition = registry.activities.get(event.name)
                 if definition is None or not definition.is_available:
                     continue
-                if self.pool.room(is_async=definition.is_async) > self._promised[definition.is_async]:
-                    self._promised[definition.is_async] += 1
+                if self._room[definition.is_async] > 0:
+                    self._room[definition.is_async] -= 1
                     step.eager.add(event.command)
 
     def outcome(self, result: AttemptResult) -> ResultEvent | Retry | Deferral:

@@ -7,13 +7,14 @@ from collections import OrderedDict
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 
+import msgspec
+
 from django_workflows.engine.events import InputEvent
 from django_workflows.engine.machine import Machine
 from django_workflows.store.work import ChildOrder, ClaimedTask, InstanceStep, OpenChain
 
 
-@dataclass(frozen=True)
-class Input:
+class Input(msgspec.Struct, frozen=True):
     """An input event on its way into a machine, and the row that brought it."""
 
     event: InputEvent

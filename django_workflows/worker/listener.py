@@ -15,7 +15,7 @@ logger = logging.getLogger("django_workflows.worker")
 
 _CHECK = 1.0  # seconds between two looks whether to stop
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
-_WATCH = 0.02  # seconds between two looks at SQLite's data version: under 1 % of a core
+_WATCH = 0.03  # seconds between two looks at SQLite's data version: under 1 % of a core
 
 
 class Listener:
@@ -57,7 +57,7 @@ class DataVersionListener(Listener):
         connection = self._database.connection
         if connection.connection is None:
             return False
-        # The driver's own connection: a cursor of Django's costs ten times as much, fifty times a second.
+        # The driver's own connection: a cursor of Django's costs ten times as much.
         (version,) = connection.connection.execute("PRAGMA data_version").fetchone()
         changed, self._version = bool(version != self._version), version
         return changed

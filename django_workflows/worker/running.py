@@ -10,14 +10,15 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+import msgspec
+
 from django_workflows import payloads
 from django_workflows.authoring.attempt import ActivityInfo, AttemptContext, Beat
 from django_workflows.registry import TIMEOUTS, ActivityDefinition
 from django_workflows.store.work import ClaimedTask
 
 
-@dataclass(frozen=True)
-class AttemptResult:
+class AttemptResult(msgspec.Struct, frozen=True):
     """How an attempt ended: a result, an error, a deferral, or nothing of these when it has recorded itself."""
 
     task: ClaimedTask
