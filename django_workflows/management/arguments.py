@@ -133,6 +133,17 @@ def count_up_to(most: int) -> Callable[[object], int]:
     return count
 
 
+def seconds(value: object) -> timedelta:
+    """Read a number of seconds, 0 to a hundred years."""
+    try:
+        found = timedelta(seconds=float(str(value)))
+    except (ValueError, OverflowError):
+        found = timedelta(-1)
+    if not timedelta(0) <= found <= _LONGEST:
+        raise ArgumentTypeError(f"expected a number of seconds (100 years at most), found {_shown(value)}")
+    return found
+
+
 def did_you_mean(value: object, words: Iterable[str]) -> str:
     """Return the end of an error message that names what was probably meant, nothing where nothing is close."""
     close = get_close_matches(str(value)[:200], list(words), n=3)

@@ -8,12 +8,14 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.core.management.base import CommandError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from django_workflows import get_handle
 from django_workflows.management.arguments import Json, count_up_to, duration, json_object, json_value, one_of, text_of
 from django_workflows.management.command import ExitCode
+from django_workflows.management.commands import runworkflowworker
 from django_workflows.models import InboxEvent
 
 from .calls import attempt, refusal
@@ -140,6 +142,17 @@ def test_nothing_that_is_typed_ends_in_a_traceback(transactional_db: None, comma
         assert len(str(output.error)) < 2000
     assert attempt("listworkflows", "--limit", "3").error is None
     assert attempt("showworkflow", "known", "--history", "--payloads").error is None
+
+
+@pytest.mark.parametrize("option", ["--queue", "--threads", "--processes", "--grace"])
+@few
+@given(text=words | st.sampled_from(["nan", "inf", "1e300", "-1", "0"]))
+def test_whatever_a_worker_is_told_is_read_or_refused_in_a_line(option: str, text: str) -> None:
+    parser = runworkflowworker.Command().create_parser("manage.py", "runworkflowworker")
+    try:
+        parser.parse_args([f"{option}={text}"])
+    except CommandError as error:
+        assert len(str(error)) < 300 and "expected" in str(error)
 
 
 def test_callers_of_call_command_are_read_as_strictly(transactional_db: None) -> None:

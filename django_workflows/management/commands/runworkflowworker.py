@@ -10,7 +10,6 @@ import threading
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from types import FrameType
 from typing import Any
 
@@ -21,6 +20,7 @@ from django.utils.autoreload import DJANGO_AUTORELOAD_ENV, file_changed, run_wit
 from django.utils.connection import ConnectionDoesNotExist
 
 from django_workflows.conf import read_settings
+from django_workflows.management.arguments import count_up_to, seconds, text_of
 from django_workflows.worker.garbage import collected_rarely
 from django_workflows.worker.processes import run_processes
 from django_workflows.worker.worker import Worker, WorkerOptions
@@ -34,14 +34,15 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         add = parser.add_argument
-        add("--queue", action="append", dest="queues", metavar="NAME", help="serve this queue; repeatable")
-        add("--threads", type=_positive, metavar="N", help="sync activities at a time, by default the THREADS setting")
-        add("--processes", type=_positive, default=1, help="worker processes; one that dies is replaced")
+        queue, count = text_of(100), count_up_to(1000)
+        add("--queue", action="append", type=queue, dest="queues", metavar="NAME", help="serve this queue; repeatable")
+        add("--threads", type=count, metavar="N", help="sync activities at a time, by default the THREADS setting")
+        add("--processes", type=count, metavar="N", default=1, help="worker processes; one that dies is replaced")
         kind = parser.add_mutually_exclusive_group()
         kind.add_argument("--workflow-only", action="store_true", help="leave activities to other workers")
         kind.add_argument("--activity-only", action="store_true", help="leave workflow code to other workers")
         add("--burst", action="store_true", help="exit when there is nothing left to do now")
-        add("--grace", type=float, metavar="SECONDS", help="how long a drain waits for running activities")
+        add("--grace", type=seconds, metavar="SECONDS", help="how long a drain waits for running activities")
         reload = parser.add_mutually_exclusive_group()
         reload.add_argument(
             "--reload", action="store_true", default=None, help="restart when code changes; on by default with DEBUG"
@@ -80,22 +81,14 @@ def _answers(alias: str) -> bool:
     return True
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
-    return value
-
-
 def _worker_options(options: dict[str, Any]) -> WorkerOptions:
-    grace = options["grace"]
     return WorkerOptions(
         queues=options["queues"] or (),
         threads=options["threads"],
         workflows=not options["activity_only"],
         activities=not options["workflow_only"],
         burst=options["burst"],
-        grace=None if grace is None else timedelta(seconds=grace),
+        grace=options["grace"],
     )
 
 
