@@ -123,7 +123,9 @@ def test_worker_on_a_read_only_file_waits_until_it_can_write(
         assert [handle.result(timeout=60) for handle in handles] == [15] * 10
         assert worker.id == first
     warnings = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
-    assert len(warnings) == 1 and "attempt to write a readonly database" in warnings[0]
+    assert all("attempt to write a readonly database" in message for message in warnings)
+    # Besides, an activity may have been the first to meet it.
+    assert sum("the database fails" in message for message in warnings) == 1 and len(warnings) <= 2
     assert sum("the database answers again" in record.message for record in caplog.records) == 1
     assert not any(record.exc_info for record in caplog.records)
     assert_done_once(10, 6)
