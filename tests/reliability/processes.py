@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -43,6 +45,17 @@ class WorkerProcesses:
         process.wait()
         self.kills += 1
         self.processes[index] = self._start()
+
+    def kill_at_random(self, *, done: Callable[[], bool], progress: Callable[[], int], every: int, most: int) -> bool:
+        """Kill a worker after each so much progress, however quick; return whether all was done in 90 seconds."""
+        dice, deadline = random.Random(1), time.monotonic() + 90
+        while not done():
+            if time.monotonic() >= deadline:
+                return False
+            if self.kills < most and progress() >= every * (self.kills + 1):
+                self.kill_and_replace(dice.randrange(len(self.processes)))
+            time.sleep(0.01)  # between two looks at the conditions
+        return True
 
     def stop(self) -> list[int]:
         """Drain all and return their exit codes."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
 import signal
-import time
 from collections import Counter
 
 import pytest
@@ -22,18 +20,10 @@ FAMILIES = 8
 @pytest.mark.parametrize("cache_size", [pytest.param(1000, id="sticky"), pytest.param(0, id="cold")])
 def test_kill_storm_leaves_families_whole(cache_size: int) -> None:
     family.start_many([(f"f{number}",) for number in range(FAMILIES)])
-    dice = random.Random(1)
     with worker_processes(3, lease=2.0, cache_size=cache_size, arguments=("--threads", "4")) as fleet:
-        deadline = time.monotonic() + 90
-        next_kill = time.monotonic() + 1.5
-        while OpenInstance.objects.exists():
-            assert time.monotonic() < deadline, list(
-                WorkflowInstance.objects.open().values("name", "status", "failure")
-            )
-            if time.monotonic() >= next_kill and fleet.kills < 6:
-                fleet.kill_and_replace(dice.randrange(3))
-                next_kill = time.monotonic() + 0.7
-            time.sleep(0.05)  # between two looks at the condition
+        assert fleet.kill_at_random(
+            done=lambda: not OpenInstance.objects.exists(), progress=Effect.objects.count, every=20, most=5
+        ), list(WorkflowInstance.objects.open().values("name", "status", "failure"))
         assert set(fleet.stop()) <= {0, -signal.SIGTERM}
     assert fleet.kills >= 3, "the work was done before the workers could be killed"
     parents = WorkflowInstance.objects.filter(name="reliability.family")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
 import signal
-import time
 from collections import Counter
 
 import pytest
@@ -23,16 +21,10 @@ INSTANCES, STEPS = 100, 10
 @pytest.mark.parametrize("cache_size", [pytest.param(1000, id="sticky"), pytest.param(0, id="cold")])
 def test_kill_storm_loses_nothing_and_doubles_nothing(cache_size: int) -> None:
     mixed.start_many([(f"w{number}", STEPS) for number in range(INSTANCES)])
-    dice = random.Random(1)
     with worker_processes(4, lease=2.0, cache_size=cache_size, arguments=("--threads", "2")) as fleet:
-        deadline = time.monotonic() + 90
-        next_kill = time.monotonic() + 1.5
-        while OpenInstance.objects.exists():
-            assert time.monotonic() < deadline, unfinished()
-            if time.monotonic() >= next_kill and fleet.kills < 12:
-                fleet.kill_and_replace(dice.randrange(4))
-                next_kill = time.monotonic() + 1.0
-            time.sleep(0.05)  # between two looks at the condition
+        assert fleet.kill_at_random(
+            done=lambda: not OpenInstance.objects.exists(), progress=Effect.objects.count, every=60, most=8
+        ), unfinished()
         # The last replacement may be told to stop before it listens to signals.
         assert set(fleet.stop()) <= {0, -signal.SIGTERM}
     assert fleet.kills >= 3, "the work was done before the workers could be killed"
