@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from django_workflows import registry
-from django_workflows.conf import get_settings
 from django_workflows.engine import events as ev
 from django_workflows.engine.steps import Step
 from django_workflows.store import claims, leftovers
@@ -50,8 +49,6 @@ logger = logging.getLogger("django_workflows.worker")
 
 _FEWEST_CLAIMS = 64  # instances claimed at a time however full the cache is
 _BUSY_PAUSE = 0.02  # before a step whose rows were locked is offered again
-_MOST_INPUTS = 500  # of one instance in one step
-_BY_TOKEN = (ev.ActivityCompleted, ev.ActivityFailed)  # what a token completes
 WAKE = object()  # put into the mailbox: look for work now
 
 
@@ -83,8 +80,6 @@ class TurnLoop:
             self.attempts = Attempts(database, clock, worker_id, set(queues), pool, mailbox.put)
         self.statistics = Statistics()
         self.draining = False
-        settings = get_settings()
-        self._history_warning, self._history_limit = settings.history_warning, settings.history_limit
         self._timers = TimerHeap()
         self._ready: dict[int, Held] = {}  # held instances with inputs or an uncommitted step
         self._results: list[AttemptResult] = []
@@ -270,34 +265,13 @@ class TurnLoop:
             batch.releases = [held.chain for held in self.cache.surplus(running)]
 
     def _step_one(self, held: Held, now: datetime) -> InstanceStep:
-        inputs = held.inputs[:_MOST_INPUTS]
-        recorded, used = stepping.step(held, inputs, now, self.watch)
-        held.stepped, held.inputs = inputs[:used], held.inputs[used:]
-        step = InstanceStep(
-            held.chain,
-            recorded,
-            consumed=[entry.inbox for entry in held.stepped if entry.inbox is not None],
-            finished=[entry.task.key.command for entry in held.stepped if entry.task is not None],
-            deferred=[e.event.command for e in held.stepped if isinstance(e.event, _BY_TOKEN) and e.event.deferred],
-        )
-        self._warn_of_length(held.chain, len(recorded.events))
-        if recorded.closing is not None:
-            assert held.machine is not None
-            step.abandoned = list(held.machine.open_commands())
-        else:
+        step = stepping.step(held, now, self.watch)
+        if step.step.closing is None:
             step.release = self.cache.size == 0 and not (held.inputs or held.orders or held.has_more)
             if self.attempts is not None and not self.draining:
                 self.attempts.choose_eager(step)
         self.statistics.steps += 1
         return step
-
-    def _warn_of_length(self, chain: OpenChain, added: int) -> None:
-        if chain.history_length < self._history_warning <= chain.history_length + added:
-            logger.warning(
-                "%s %r has a history of %s events and fails at %s (HISTORY_LIMIT); let it continue as new, see "
-                "info().continue_as_new_suggested",
-                chain.info.workflow, chain.info.instance_id, chain.history_length + added, self._history_limit,
-            )  # fmt: skip
 
     def _block(self, held: Held, error: BaseException) -> None:
         chain = held.chain

@@ -6,7 +6,15 @@ import logging
 from datetime import datetime, timedelta
 
 from django_workflows.conf import get_settings
-from django_workflows.engine.events import ChildScheduled, InputEvent, SignalWithStart, UpdateRequested, decode_event
+from django_workflows.engine.events import (
+    ActivityCompleted,
+    ActivityFailed,
+    ChildScheduled,
+    InputEvent,
+    SignalWithStart,
+    UpdateRequested,
+    decode_event,
+)
 from django_workflows.engine.steps import Step
 from django_workflows.exceptions import PayloadError, UpdateNotAnswered, WorkflowsError
 from django_workflows.failures import Failure
@@ -19,6 +27,9 @@ from .guards import StepWatch
 from .held import Held, Input, PendingOrder, StickyCache
 
 logger = logging.getLogger("django_workflows.worker")
+
+_MOST_INPUTS = 500  # in one step
+_BY_TOKEN = (ActivityCompleted, ActivityFailed)  # what a token completes
 
 
 class CrashLimitReached(WorkflowsError):
@@ -91,8 +102,25 @@ def _reject(stale: _Stale) -> tuple[str, Failure]:
     )
 
 
-def step(held: Held, inputs: list[Input], now: datetime, watch: StepWatch) -> tuple[Step, int]:
-    """Step a machine with inputs; return what it recorded and how many of the inputs it used up."""
+def step(held: Held, now: datetime, watch: StepWatch) -> InstanceStep:
+    """Step a held instance with the inputs that wait for it, and return what is to be committed."""
+    inputs = held.inputs[:_MOST_INPUTS]
+    recorded, used = _step_machine(held, inputs, now, watch)
+    held.stepped, held.inputs = inputs[:used], held.inputs[used:]
+    _warn_of_length(held.chain, len(recorded.events))
+    assert held.machine is not None
+    return InstanceStep(
+        held.chain,
+        recorded,
+        consumed=[entry.inbox for entry in held.stepped if entry.inbox is not None],
+        finished=[entry.task.key.command for entry in held.stepped if entry.task is not None],
+        deferred=[e.event.command for e in held.stepped if isinstance(e.event, _BY_TOKEN) and e.event.deferred],
+        abandoned=[] if recorded.closing is None else list(held.machine.open_commands()),
+    )
+
+
+def _step_machine(held: Held, inputs: list[Input], now: datetime, watch: StepWatch) -> tuple[Step, int]:
+    """Return what the machine recorded, and how many of the inputs it used up."""
     info, machine = held.chain.info, held.machine
     live = [entry for entry in inputs if not isinstance(entry.event, _Stale)]
     assert machine is not None
@@ -105,6 +133,16 @@ def step(held: Held, inputs: list[Input], now: datetime, watch: StepWatch) -> tu
     stale = [entry.event for entry in inputs[:used] if isinstance(entry.event, _Stale)]
     recorded.rejected += [_reject(event) for event in stale if event.update_id]
     return recorded, used
+
+
+def _warn_of_length(chain: OpenChain, added: int) -> None:
+    settings = get_settings()
+    if chain.history_length < settings.history_warning <= chain.history_length + added:
+        logger.warning(
+            "%s %r has a history of %s events and fails at %s (HISTORY_LIMIT); let it continue as new, see "
+            "info().continue_as_new_suggested",
+            chain.info.workflow, chain.info.instance_id, chain.history_length + added, settings.history_limit,
+        )  # fmt: skip
 
 
 def blocked(chain: OpenChain, error: BaseException, now: datetime) -> InstanceStep:
