@@ -19,7 +19,7 @@ from django_workflows.keys import key_of
 from django_workflows.models import InboxEvent, InstanceStatus, OpenInstance, WorkflowInstance
 
 from . import closing
-from .bulk import insert_executions, insert_open
+from .bulk import insert_executions, insert_open, insert_paged
 from .database import Database, DatabaseNow
 from .work import INBOX_COLUMNS
 
@@ -176,8 +176,7 @@ def _insert_many(database: Database, cursor: CursorWrapper, rows: list[WorkflowI
     insert_open(database, cursor, rows)
     started, time = encode_event(started_event()), database.dialect.to_time(now)
     events = [(row.pk, row.pk, InstanceStarted.__name__, started, row.queue, time) for row in rows]
-    for start in range(0, len(events), _BATCH):
-        database.dialect.insert(cursor, InboxEvent, INBOX_COLUMNS, events[start : start + _BATCH])
+    insert_paged(database, cursor, InboxEvent, INBOX_COLUMNS, events)
 
 
 def _insert_start(database: Database, row: WorkflowInstance, signals: Iterable[CarriedSignal]) -> None:
