@@ -22,7 +22,7 @@ help:
 	@echo "make storm   let faults strike workers and servers for ten minutes each; FAULT_SECONDS, FAULT_SEED"
 	@echo "make lint    check style and format"
 	@echo "make types   check types"
-	@echo "make bench   run the benchmarks that have not been run yet, an hour for all; ARGS=--help tells more"
+	@echo "make bench   run the benchmarks that have not been run yet, half an hour or more for all; ARGS=--help tells more"
 	@echo "make docs    check the links of the documentation"
 
 # What the package itself needs, and no more: the demo starts fast.
