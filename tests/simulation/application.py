@@ -13,7 +13,7 @@ from django.db import DatabaseError, connections, transaction
 from django_workflows import RetryPolicy, activity
 from django_workflows.exceptions import WorkflowsError
 from django_workflows.models import InboxEvent, WorkflowInstance, WorkflowUpdate
-from django_workflows.store import retention
+from django_workflows.store import messages, retention
 from django_workflows.store.database import Database
 
 from .plans import IDS, Plans
@@ -40,6 +40,7 @@ class Ledger:
     started: list[str] = field(default_factory=list)  # execution ids
     attempts: defaultdict[str, list[int]] = field(default_factory=lambda: defaultdict(list))  # that began
     has_removed: bool = False
+    latest: str = IDS[0]  # to whom somebody has sent something
 
 
 class Sender(Actor):
@@ -50,7 +51,7 @@ class Sender(Actor):
         self.world, self.plans, self.ledger = world, plans, ledger
         self._draw = world.random
         self._sent = 0
-        self._latest = IDS[0]  # whom it has sent a signal
+        self._latest = IDS[0]  # to whom it has sent something
         self._held: Callable[[], None] | None = None
         self._kinds: dict[Callable[[], None], float] = {
             self.start: 4, self.signal: 6, self.signal_with_start: 3, self.cancel: 0.6, self.terminate: 0.6,
@@ -60,15 +61,21 @@ class Sender(Actor):
         self._kinds = {kind: weight * self._draw.choice((0.3, 1, 1, 3)) for kind, weight in self._kinds.items()}
         self.is_busy = False
 
+    @property
+    def is_holding(self) -> bool:
+        return self._held is not None
+
     def act(self) -> None:
         """End the long transaction, or do a new one: commits may be lost, and nobody says so."""
         self.is_busy = True
         try:
             with self.world.acting(self):
                 if self._held is not None:
+                    if self._draw.random() < 0.4:
+                        return  # it lasts
                     work, self._held = self._held, None
                     self._commit(work)
-                    if self._draw.random() < 0.5:
+                    if self._draw.random() < 0.8:
                         self._commit(lambda: self._signal(self._latest))  # which must not overtake
                 else:
                     self._begin()
@@ -85,7 +92,7 @@ class Sender(Actor):
         work = self._draw.choices(list(self._kinds), list(self._kinds.values()))[0]
         if self._draw.random() < 0.15:
             self._commit(lambda: [self.signal(), self.signal()])
-        elif work in self._lengthy and self._draw.random() < 0.3:
+        elif work in self._lengthy and self._draw.random() < 0.4:
             self._hold(work)
         else:
             self._commit(work)
@@ -146,7 +153,7 @@ class Sender(Actor):
         self._signal(self._target())
 
     def _signal(self, target: str) -> None:
-        self._latest, value, execution = target, self._value(), None
+        value, execution = self._value(), None
         if self._draw.random() < 0.1:
             execution = Plan.handle(target).describe().execution_id
         Plan.handle(target, execution).signal(note, value)
@@ -173,9 +180,15 @@ class Sender(Actor):
         self._when_landed("termination", target)
 
     def ask(self) -> None:
-        target = self._target()
-        Plan.handle(target).start_update(Plan.ask, self._value(), self._draw.choice((0, 0.3, 2)))
-        self._when_landed("update", target)
+        target, draw = self._target(), self._draw.random()
+        # Bound to an execution it may come too late, and another release may know more names.
+        execution = Plan.handle(target).describe().execution_id if draw < 0.3 else None
+        if draw < 0.9:
+            wait = self._draw.choice((0, 0.3, 2))
+            Plan.handle(target, execution).start_update(Plan.ask, self._value(), wait)
+        else:
+            messages.update(Database(), target, None, f"{self._draw.getrandbits(128):032x}", "unknown", b"[]")
+        self._when_landed("update" if draw < 0.9 else "update of an unknown name", target)
 
     def ask_with_start(self) -> None:
         target = self._draw.choice(IDS)
@@ -200,10 +213,16 @@ class Sender(Actor):
 
     def _target(self) -> str:
         """Return the id of somebody who was, and is perhaps."""
-        if self._draw.random() < 0.6:
-            return self._draw.choice(IDS)
-        found = list(WorkflowInstance.objects.order_by("-id").values_list("instance_id", flat=True)[:5])
-        return self._draw.choice(found or list(IDS))
+        kind = self._draw.random()
+        if kind < 0.3:  # with whom others speak
+            self._latest = self.ledger.latest
+        elif kind < 0.6:
+            self._latest = self._draw.choice(IDS)
+        else:
+            found = list(WorkflowInstance.objects.order_by("-id").values_list("instance_id", flat=True)[:5])
+            self._latest = self._draw.choice(found or list(IDS))
+        self.ledger.latest = self._latest
+        return self._latest
 
     def _value(self) -> str:
         self._sent += 1

@@ -16,6 +16,7 @@ from django_workflows.store.dialects.base import Key, Lock
 from django_workflows.store.dialects.sqlite import VendorDialect
 from tests.testapp.models import Effect
 
+from . import journal
 from .world import EPOCH, World
 
 _REFUSING = tuple(f"INSERT INTO {model._meta.db_table} " for model in (HistoryEvent, InboxEvent))
@@ -54,6 +55,7 @@ class SimulatedConnection(DatabaseWrapper):
         engine = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:", "OPTIONS": options}
         super().__init__({**connections.settings["default"], **engine}, "default")
         self.world: World | None = None
+        self._transactions = 0
         self._workflows_dialect = SimulatedDialect(self, self._the_world)
         self.execute_wrappers.append(self._around_statement)
         self._models = [*apps.get_app_config("django_workflows").get_models(), Effect, ContentType]
@@ -66,12 +68,15 @@ class SimulatedConnection(DatabaseWrapper):
         for model in self._models:
             self.raw(f"DELETE FROM {model._meta.db_table}")
         self.raw("DELETE FROM sqlite_sequence")
+        self.raw(f"DELETE FROM {journal.TABLE}")
         self.world = world
 
     def _create_tables(self) -> None:
         with self.schema_editor() as editor:
             for model in self._models:
                 editor.create_model(model)
+        for statement in journal.SCHEMA:
+            self.raw(statement)
 
     def raw(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """Run a statement unseen: no border of a transaction, no fault."""
@@ -86,6 +91,7 @@ class SimulatedConnection(DatabaseWrapper):
 
     def get_new_connection(self, conn_params: Any) -> Any:
         connection = super().get_new_connection(conn_params)
+        connection.create_function("transaction_number", 0, lambda: self._transactions)
         connection.create_function("strftime", 2, self._strftime)
         connection.create_function("julianday", 1, lambda moment: (EPOCH + self._the_world().now) / 86400 + 2440587.5)
         return connection
@@ -105,6 +111,7 @@ class SimulatedConnection(DatabaseWrapper):
             # Those who acted meanwhile used this connection too.
             self.commit_on_exit, self.needs_rollback = True, False
             self.world.transaction_begins()
+        self._transactions += 1
         super()._start_transaction_under_autocommit()
 
     def _commit(self) -> Any:
@@ -132,6 +139,7 @@ class SimulatedConnection(DatabaseWrapper):
         self.world.before_transaction()
         if not sql.startswith(_WRITES):
             return execute(sql, params, many, context)
+        self._transactions += 1
         fault = self.world.fault_at_commit()
         if fault is not None and not fault.landed:
             self.world.strike(fault)

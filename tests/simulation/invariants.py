@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from django.db import connections
+
 from django_workflows import replayer
 from django_workflows.engine import events as ev
 from django_workflows.engine.events import Event, decode_event
@@ -26,6 +28,7 @@ from django_workflows.store.database import Database
 from tests.testapp.models import Effect
 
 from .application import Ledger, Sent
+from .journal import Journal
 from .world import Violation, World
 
 _OUTCOMES = (
@@ -73,6 +76,7 @@ class State:
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
+        self.journal = Journal(connections["default"])
         self.instances = {row.pk: row for row in WorkflowInstance.objects.order_by("id")}
         self.histories: dict[int, list[Event]] = {pk: [] for pk in self.instances}
         self.sequences: dict[int, list[int]] = defaultdict(list)
@@ -100,6 +104,7 @@ class State:
                     self._check_chain(chain)
             self._check_children()
             self._check_starts()
+        self.journal.check_activities()
         self._check_signals()
         self._check_updates()
 
@@ -177,6 +182,8 @@ class State:
                 key = (row.parent_id, row.parent_command)
                 expect(key not in children, f"command {key} has two children")
                 children[key] = row
+                parent = self.instances[row.parent_id]
+                self.journal.check_child(parent, self.chains[row.pk], self.histories[parent.pk])
         for pk, history in self.histories.items():
             outcomes = {e.command: e for e in history if isinstance(e, ev.ChildCompleted | ev.ChildFailed)}
             known = {e.command for e in history if isinstance(e, ev.ChildStarted)}
@@ -210,6 +217,7 @@ class State:
             for row in chain:
                 for value in self._signals_of(row):
                     counts[value] += 1
+                for value in self._messages_of(row):
                     self._check_order(chain[0], value, latest)
         doubled = {value: count for value, count in counts.items() if count > 1}
         expect(not doubled, f"signals that arrived more than once: {doubled}")
@@ -221,10 +229,21 @@ class State:
 
     def _signals_of(self, row: WorkflowInstance) -> Iterator[str]:
         for event in self.histories[row.pk]:
-            if isinstance(event, ev.SignalReceived):
-                yield _value(event)
-            elif isinstance(event, ev.InstanceStarted) and row.chain_id is None:
-                yield from map(_value, event.signals)  # with which it was started
+            yield from self._values_of(row, event)
+
+    def _values_of(self, row: WorkflowInstance, event: Event) -> Iterator[str]:
+        if isinstance(event, ev.SignalReceived):
+            yield _value(event)
+        elif isinstance(event, ev.InstanceStarted) and row.chain_id is None:
+            yield from map(_value, event.signals)  # with which it was started
+
+    def _messages_of(self, row: WorkflowInstance) -> Iterator[str]:
+        """Yield what signals and updates say, in the order of the history."""
+        for event in self.histories[row.pk]:
+            if isinstance(event, ev.UpdateRequested):
+                yield json.loads(bytes(event.input))[0][0]
+            elif isinstance(event, ev.InstanceStarted | ev.SignalReceived):
+                yield from self._values_of(row, event)
 
     def _check_order(self, first: WorkflowInstance, value: str, latest: dict[tuple[int, str], int]) -> None:
         sender, _, number = value.rpartition(":")

@@ -95,8 +95,9 @@ class Stage:
     def storm(self) -> None:
         while self._acted < _ACTIONS:
             self.act()
-        for sender in self.senders:  # end what is held
-            sender.act()
+        for sender in self.senders:
+            while sender.is_holding:
+                sender.act()
 
     def rest(self) -> None:
         """Let those who live finish everything, with nothing going wrong any more."""
@@ -218,7 +219,7 @@ def _in(world: World) -> Iterator[None]:
             patch.object(uuid, "uuid4", lambda: uuid.UUID(int=luck.getrandbits(128), version=4)),
             patch.object(worker_module, "ActivityPool", SimulatedPool),
             # Time passes in leaps: after a second each poll would be a look back.
-            patch.object(finder, "_LOOK_BACK", max(finder._LOOK_BACK, 6.0)),
+            patch.object(finder, "_LOOK_BACK", max(finder._LOOK_BACK, world.random.choice((6.0, 40.0)))),
             _logs_in(world),
             _collected_by_hand(),
         ):

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from django_workflows.models import InboxEvent
-from django_workflows.store import turns, workers
+from django_workflows.store import answers, attempts, closing, leftovers, mail, turns, workers
+from django_workflows.store.work import ClaimedTask
 from django_workflows.worker import finder
 
 from .connection import SimulatedDialect
@@ -61,3 +62,41 @@ def test_deleting_the_inbox_by_range_is_noticed(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(SimulatedDialect, "delete", delete)
     assert find_violation()
+
+
+def test_a_lost_lease_that_is_accepted_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find_all(database: Any, cursor: Any, worker_id: int, tasks: list[ClaimedTask], lock: Any) -> Any:
+        return {(task.key, task.attempt) for task in tasks}
+
+    monkeypatch.setattr(attempts, "_lock_leased", find_all)
+    assert find_violation()
+
+
+def test_tasks_that_are_left_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "delete_unlocked", lambda database, cursor, keys: None)
+    assert "left tasks or timers" in find_violation()
+
+
+def test_children_that_a_termination_does_not_reach_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(closing, "close_children", lambda database, parent_id, reason: None)
+    assert "with its parent, and was told []" in find_violation()
+
+
+def test_children_that_a_step_does_not_reach_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mail.Mail, "tell_child", lambda self, step, command, policy, reason: None)
+    assert "with its parent, and was told []" in find_violation()
+
+
+def test_parents_that_hear_nothing_of_a_termination_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(closing, "_tell_parent", lambda database, instance, reason: None)
+    assert find_violation()
+
+
+def test_updates_that_nobody_answers_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leftovers, "_answer_updates", lambda database, ids: set())
+    assert "is pending at rest" in find_violation()
+
+
+def test_updates_that_are_not_rejected_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers.Answers, "_fail", lambda self, update_id, status, failure, time: None)
+    assert "at rest" in find_violation()

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from django.db import connections
 
 from django_workflows.exceptions import StepTimeLimitExceeded
-from django_workflows.models import HistoryEvent, OpenInstance
+from django_workflows.models import ActivityTask, HistoryEvent, OpenInstance, Timer
 from django_workflows.models import Worker as WorkerRow
 from django_workflows.store import leftovers
 from django_workflows.store.workers import WorkerFenced
@@ -17,12 +17,24 @@ from django_workflows.worker.activities import ActivityPool
 from django_workflows.worker.guards import StepWatch
 from django_workflows.worker.worker import Incarnation, Worker, WorkerOptions
 
+from . import journal
 from .world import Actor, Crash, Violation, World
 
 T = TypeVar("T")
 
 _LAST_EVENT = f"SELECT coalesce(max(rowid), 0) FROM {HistoryEvent._meta.db_table}"
 _NEW_EVENTS = f"SELECT instance_id, sequence, type FROM {HistoryEvent._meta.db_table} WHERE rowid > ? ORDER BY rowid"
+# Tasks and timers of commands whose outcome was recorded, and of executions that were closed, in this transaction.
+_LEFT = " UNION ALL ".join(
+    f"SELECT t.instance_id, t.command FROM {HistoryEvent._meta.db_table} h "
+    f"JOIN {model._meta.db_table} t ON t.instance_id = h.instance_id "
+    f"WHERE h.rowid > ?1 AND (h.type IN ({outcomes}) AND t.command = json_extract(h.data, '$.command') "
+    f"OR h.type IN ('InstanceCompleted', 'InstanceFailed', 'InstanceCancelled', 'InstanceContinuedAsNew'))"
+    for model, outcomes in (
+        (ActivityTask, "'ActivityCompleted', 'ActivityFailed', 'ActivityCancelled'"),
+        (Timer, "'TimerFired', 'TimerCancelled'"),
+    )
+)
 _DEAD = f"SELECT 1 FROM {WorkerRow._meta.db_table} WHERE id = ? AND state = 'dead'"
 
 
@@ -229,8 +241,12 @@ class SimulatedWorker(Actor):
 
     def lands(self) -> None:
         connection: Any = connections["default"]
+        if freed := connection.raw(journal.FREED, [self.worker.id]):
+            raise Violation(f"{self.name} freed tasks that are not its own: {freed}")
         events = connection.raw(_NEW_EVENTS, [self._last_event])
         if events:
             self.world.say("records " + ", ".join(f"{pk}/{number} {type}" for pk, number, type in events))
             if connection.raw(_DEAD, [self.worker.id]):
                 raise Violation(f"{self.name} was declared dead as {self.worker.id}, and recorded events")
+            if left := connection.raw(_LEFT, [self._last_event]):
+                raise Violation(f"{self.name} left tasks or timers of commands that have an outcome: {left}")
