@@ -287,7 +287,8 @@ class Commands:
         """
         events = {number: command.event for number, command in self._open.items()}
         for number, child in self._children.items():
-            if child.is_starting and child.wish is not None:
+            # One that was asked to cancel, and is to be terminated with its parent, is told the latter.
+            if child.is_starting and child.wish is not None and not (number in events and child.policy == "terminate"):
                 events[number] = _wish_event(child)
         return [events[number] for number in sorted(events)]
 

@@ -766,6 +766,23 @@ def test_a_child_that_is_starting_and_not_wanted_any_more_is_told_so_at_the_clos
     assert_replays(ran)
 
 
+def test_a_child_that_is_starting_and_was_asked_to_cancel_still_ends_with_its_parent() -> None:
+    async def main() -> None:
+        child = chosen.using(parent_close="terminate").start_child(3)
+        await echo()
+        child.cancel()
+        await workflow.sleep(60)
+
+    ran = Run(main)
+    ran.complete(2)
+    ran.send(ev.TerminateRequested("its parent closed"))
+    assert ran.closing is not None
+    left = next(event for event in ran.open() if event.command == 1)
+    assert isinstance(left, ev.ChildScheduled)
+    assert left.options.parent_close == "terminate"
+    assert_replays(ran)
+
+
 def test_a_cancelled_parent_that_has_returned_gives_its_children_up() -> None:
     async def main() -> str:
         square.start_child(3)
