@@ -54,7 +54,7 @@ class Sender(Actor):
         self._latest = IDS[0]  # to whom it has sent something
         self._held: Callable[[], None] | None = None
         self._kinds: dict[Callable[[], None], float] = {
-            self.start: 4, self.signal: 6, self.signal_with_start: 3, self.cancel: 0.6, self.terminate: 0.6,
+            self.start: 4, self.signal: 6, self.signal_with_start: 3, self.cancel: 0.6, self.terminate: 1.5,
             self.ask: 1.5, self.ask_with_start: 0.5, self.complete: 1.5, self.remove: 1.0 * removes,
         }  # fmt: skip
         self._lengthy = [self.signal, self.cancel, self.ask, self.signal_with_start, self.complete]

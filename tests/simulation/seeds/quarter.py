@@ -11,8 +11,8 @@ COVERED = (
     "crash", "crash before a commit", "crash after a commit", "ambiguous commit", "connection lost",
     "connection lost before a commit", "rows locked by somebody", "frozen", "dead lease taken over", "fenced",
     "worker leaves", "eviction", "long transaction", "activity", "another attempt", "signal", "signal with start",
-    "cancel request", "termination", "update", "update of an unknown name", "update with start", "removal", "undelivered signal",
-    "slow step", "completion by token", "UpdateFailed", "BackgroundTaskFailed",
+    "cancel request", "termination", "update", "update of an unknown name", "update with start", "removal",
+    "undelivered signal", "slow step", "completion by token", "UpdateFailed", "BackgroundTaskFailed",
     # And of the histories:
     "TimerFired", "TimerCancelled", "ActivityFailed", "ActivityCancelled", "SignalReceived", "MessageDelivered",
     "MessageRefused", "ChildStarted", "ChildCompleted", "ChildFailed", "ChildCancelRequested", "CancelRequested",
