@@ -60,7 +60,7 @@ def _carry_out(database: Database, cursor: CursorWrapper, order: ChildOrder) -> 
         cursor, OpenInstance, ("open_key",), ("open_key",), [parent.instance_key],
         where=f"AND t.instance_id = {parent.pk:d}", lock="wait",
     )  # fmt: skip
-    if not database.dialect.delete(cursor, InboxEvent, ("id",), [order.id]) or parent is None:
+    if not database.dialect.delete_counted(cursor, InboxEvent, ("id",), [order.id]) or parent is None:
         return
     if not is_open and event.options.parent_close != "abandon":
         return
@@ -81,7 +81,7 @@ def _refuse(database: Database, order: ChildOrder, error: Exception) -> None:
     """Fail the start of a child that the database does not take."""
     with database.atomic(), database.cursor() as cursor:
         parent = WorkflowInstance.objects.using(database.alias).filter(pk=order.parent).first()
-        if database.dialect.delete(cursor, InboxEvent, ("id",), [order.id]) and parent is not None:
+        if database.dialect.delete_counted(cursor, InboxEvent, ("id",), [order.id]) and parent is not None:
             _tell(database, parent, ChildFailed(command=order.event.command, failure=Failure.of(error)))
 
 

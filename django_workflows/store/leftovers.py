@@ -160,7 +160,7 @@ def _delete(database: Database, model: type[Model], key: tuple[str, ...], keys: 
         return 0
     with database.atomic(), database.cursor() as cursor:
         found = database.dialect.select(cursor, model, key, key, candidates, lock="skip")
-        return database.dialect.delete(cursor, model, key, [tuple(row) for row in found]) if found else 0
+        return database.dialect.delete_counted(cursor, model, key, [tuple(row) for row in found]) if found else 0
 
 
 def _park(database: Database, ids: list[int]) -> None:

@@ -24,7 +24,7 @@ from . import claims
 from .answers import COLUMNS as _ANSWER
 from .attempts import delete_unlocked, find_locked, finish_attempts
 from .database import Database
-from .dialects.base import Row, Writer
+from .dialects.base import Row
 from .mail import send_rows
 from .rows import StepRows
 from .work import InstanceStep, OpenChain, TaskKey, TurnBatch, TurnResult
@@ -49,7 +49,7 @@ class InboxChanged(Exception):
 def commit_turn(database: Database, worker_id: int, batch: TurnBatch) -> TurnResult:
     """Commit a batch and return what became of its parts; raises WorkerFenced, or the database's own errors."""
     result = TurnResult()
-    with database.atomic(), database.cursor() as cursor:
+    with database.dialect.turn() as cursor:
         fence(database, cursor, worker_id)
         steps = _lock_steps(database, cursor, worker_id, batch, result)
         _write_steps(database, cursor, worker_id, steps, result)
@@ -184,14 +184,13 @@ def _write_steps(
     if rows.attributes:
         _merge_attributes(database, cursor, rows.attributes)  # first: an execution that follows inherits them
     rows.finish()
-    with dialect.together(cursor) as writes:
-        _write_rows(database, writes, rows)
+    _write_rows(database, cursor, rows)
     result.unleased += sum(row[_OWNER] is None for row in rows.tasks)
     delete_unlocked(database, cursor, rows.task_deletes)
     rows.deliver()  # now that it is known who is open
     send_rows(database, cursor, rows.inbox, result)
     if rows.inbox_deletes:
-        deleted = dialect.delete(cursor, InboxEvent, ("id",), rows.inbox_deletes)
+        deleted = dialect.delete_counted(cursor, InboxEvent, ("id",), rows.inbox_deletes)
         if deleted != len(rows.inbox_deletes):
             raise InboxChanged(f"expected {len(rows.inbox_deletes)} consumed inbox rows, found {deleted}")
     unblocked = {s.chain.chain: s.chain.queue for s in steps if s.chain.blocks and s.blocked is None}
@@ -199,27 +198,27 @@ def _write_steps(
         _unpark(database, cursor, unblocked)
 
 
-def _write_rows(database: Database, writes: Writer, rows: StepRows) -> None:
+def _write_rows(database: Database, cursor: CursorWrapper, rows: StepRows) -> None:
     """Write what the steps' own rows become."""
     dialect = database.dialect
-    _insert(database, writes, HistoryEvent, _HISTORY, rows.history)
+    _insert(database, cursor, HistoryEvent, _HISTORY, rows.history)
     if rows.open_updates:
-        dialect.update(writes, OpenInstance, ("open_key",), _OPEN, rows.open_updates)
+        dialect.update(cursor, OpenInstance, ("open_key",), _OPEN, rows.open_updates)
     if rows.open_deletes:
-        dialect.delete(writes, OpenInstance, ("open_key",), rows.open_deletes)
+        dialect.delete(cursor, OpenInstance, ("open_key",), rows.open_deletes)
     if rows.instance_updates:
-        dialect.update(writes, WorkflowInstance, ("id",), _INSTANCE, rows.instance_updates)
+        dialect.update(cursor, WorkflowInstance, ("id",), _INSTANCE, rows.instance_updates)
     if answers := rows.answers.rows():
-        dialect.update(writes, WorkflowUpdate, ("update_id",), _ANSWER, answers)
+        dialect.update(cursor, WorkflowUpdate, ("update_id",), _ANSWER, answers)
     if rows.status_updates:
-        dialect.update(writes, WorkflowInstance, ("id",), _BLOCKED, rows.status_updates)
-    _insert(database, writes, ActivityTask, _TASK, rows.tasks)
+        dialect.update(cursor, WorkflowInstance, ("id",), _BLOCKED, rows.status_updates)
+    _insert(database, cursor, ActivityTask, _TASK, rows.tasks)
     if rows.own_task_deletes:
-        dialect.delete(writes, ActivityTask, ("instance_id", "command"), rows.own_task_deletes)
+        dialect.delete(cursor, ActivityTask, ("instance_id", "command"), rows.own_task_deletes)
     # Deleted first: a blocked instance replaces the row of its next try.
     if rows.timer_deletes:
-        dialect.delete(writes, Timer, ("instance_id", "command"), rows.timer_deletes)
-    _insert(database, writes, Timer, _TIMER, rows.timers)
+        dialect.delete(cursor, Timer, ("instance_id", "command"), rows.timer_deletes)
+    _insert(database, cursor, Timer, _TIMER, rows.timers)
 
 
 def _merge_attributes(database: Database, cursor: CursorWrapper, changes: dict[int, list[msgspec.Raw]]) -> None:
@@ -241,6 +240,6 @@ def _unpark(database: Database, cursor: CursorWrapper, queues: dict[int, str]) -
         database.dialect.update(cursor, InboxEvent, ("id",), ("queue",), rows)
 
 
-def _insert(database: Database, writes: Writer, model: type, columns: tuple[str, ...], rows: list[Row]) -> None:
+def _insert(database: Database, cursor: CursorWrapper, model: type, columns: tuple[str, ...], rows: list[Row]) -> None:
     if rows:
-        database.dialect.insert(writes, model, columns, rows)
+        database.dialect.insert(cursor, model, columns, rows)

@@ -51,12 +51,17 @@ def fence(database: Database, cursor: CursorWrapper, worker_id: int) -> None:
 
     A lock, not a write: one row updated every turn would collect dead versions while any transaction stays open.
     """
-    cursor.execute(
+
+    def check(answer: CursorWrapper) -> None:
+        if answer.fetchone() is None:
+            raise WorkerFenced(worker_id)
+
+    database.dialect.later(
+        cursor,
         f"SELECT id FROM {Worker._meta.db_table} WHERE id = %s AND state = 'alive' {database.dialect.row_lock}",
         [worker_id],
+        check,
     )
-    if cursor.fetchone() is None:
-        raise WorkerFenced(worker_id)
 
 
 def renew(database: Database, worker_id: int, lease: timedelta) -> None:

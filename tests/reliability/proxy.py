@@ -11,11 +11,8 @@ from enum import Enum
 
 from django.db import connection
 
-# One message each, and clients wait for the answer to what they sent before, so it comes in one piece.
-_COMMITS = {
-    "postgresql": b"Q" + (11).to_bytes(4, "big") + b"COMMIT\0",
-    "mysql": (7).to_bytes(3, "little") + b"\0" + b"\x03COMMIT",
-}
+# How the message ends that commits, by itself or as the last statement of a turn's text; clients wait for its answer.
+_COMMITS = {"postgresql": b"COMMIT\0", "mysql": b"\x03COMMIT"}
 
 
 class At(Enum):
@@ -30,7 +27,7 @@ Rule = Callable[[bytes], At]
 
 
 class Proxy:
-    """Passes everything on, and asks `rule` about each COMMIT, with what its transaction has sent before.
+    """Passes everything on, and asks `rule` about each COMMIT, with what its transaction has sent.
 
     The rule may take its time: the COMMIT waits. With `is_open` off nobody gets through, not even who is connected.
     """
@@ -79,7 +76,7 @@ class Proxy:
             return None
 
     def is_commit(self, message: bytes) -> bool:
-        return message == self._commit
+        return message.endswith(self._commit)
 
 
 class _Link:
@@ -106,9 +103,8 @@ class _Link:
     def _pass_questions(self) -> None:
         transaction = b""
         while message := self._client.recv(1 << 20):
-            if not self._proxy.is_commit(message):
-                transaction += message
-            else:
+            transaction += message
+            if self._proxy.is_commit(message):
                 decision = self._proxy.rule(transaction)
                 transaction = b""
                 if decision is At.CUT_BEFORE:

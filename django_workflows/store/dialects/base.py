@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from django.db import models, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 from django.db.models import Model
+
+from .postponed import LARGEST, Check, Postponed
 
 Row = Sequence[Any]
 Lock = Literal["", "skip", "wait"]
@@ -29,15 +31,15 @@ def as_tuples(keys: Iterable[Key]) -> list[tuple[Any, ...]]:
     return [key if isinstance(key, tuple) else (key,) for key in keys]
 
 
-class Writer(Protocol):
-    """What writes go to: a cursor, or what gathers statements for one, which knows no row counts."""
-
-    @property
-    def rowcount(self) -> int: ...
-
-    def execute(self, sql: str, params: Any = None) -> Any: ...
-
-    def executemany(self, sql: str, param_list: Any) -> Any: ...
+def documents(encode: Callable[[Sequence[Row]], bytes], rows: Sequence[Row]) -> Iterator[str]:
+    """Yield rows as encoded documents that one statement carries; a row is not cut, however large."""
+    document = encode(rows)
+    if len(document) <= LARGEST or len(rows) < 2:
+        yield document.decode()
+    else:
+        middle = len(rows) // 2
+        yield from documents(encode, rows[:middle])
+        yield from documents(encode, rows[middle:])
 
 
 class Dialect:
@@ -52,6 +54,7 @@ class Dialect:
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
         self.connection = connection
+        self._postponed: Postponed | None = None
 
     # Sessions
 
@@ -77,19 +80,45 @@ class Dialect:
     def refuse_large(self, *texts: str) -> None:
         """Raise PayloadTooLarge for text that no statement can carry: it would look like an outage."""
 
-    # Statements by key
+    # Transactions
 
     @contextmanager
-    def together(self, cursor: CursorWrapper) -> Iterator[Writer]:
-        """Yield what takes the writes of the block; sent at its end, in one go, where the driver can."""
-        yield cursor
+    def turn(self) -> Iterator[CursorWrapper]:
+        """Begin the transaction of a turn, joined to an outer one without a savepoint."""
+        with transaction.atomic(using=self.connection.alias, savepoint=False), self.connection.cursor() as cursor:
+            yield cursor
 
-    def insert(self, cursor: Writer, model: type[Model], columns: Sequence[str], rows: Sequence[Row]) -> None:
+    @contextmanager
+    def postponing(self) -> Iterator[Postponed]:
+        """Let `later` postpone statements in this block, which ends with all of them sent."""
+        self._postponed = postponed = Postponed(self.connection)
+        try:
+            with self.connection.execute_wrapper(postponed):
+                yield postponed
+                postponed.send()
+        finally:
+            self._postponed = None
+
+    def later(self, cursor: CursorWrapper, sql: str, params: Sequence[Any], check: Check | None = None) -> None:
+        """Execute a statement whose answer is not waited for; `check` gets a cursor with it in due time."""
+        if self._postponed is not None:
+            self._postponed.add(sql, params, check)
+            return
+        cursor.execute(sql, params)
+        if check is not None:
+            check(cursor)
+
+    @contextmanager
+    def impatient_transaction(self) -> Iterator[CursorWrapper]:
+        """Begin a transaction of this worker's own, in which no lock is waited for but a moment."""
+        with transaction.atomic(using=self.connection.alias, savepoint=False), self.connection.cursor() as cursor:
+            yield cursor
+
+    # Statements by key: `insert`, `delete` and `update` are executed `later`
+
+    def insert(self, cursor: CursorWrapper, model: type[Model], columns: Sequence[str], rows: Sequence[Row]) -> None:
         """Insert rows; their values are text, numbers, booleans, None, and times as `to_time` returns them."""
-        places = ", ".join(["%s"] * len(columns))
-        cursor.executemany(
-            f"INSERT INTO {model._meta.db_table} ({', '.join(columns)}) VALUES ({places})", [tuple(row) for row in rows]
-        )
+        raise NotImplementedError
 
     def insert_if_absent(self, cursor: CursorWrapper, model: type[Model], columns: Sequence[str], values: Row) -> bool:
         """Insert one row unless its primary key, the first column, is taken; return whether it was inserted.
@@ -104,14 +133,16 @@ class Dialect:
         )
         return bool(cursor.rowcount == 1)
 
-    def delete(
-        self, cursor: Writer, model: type[Model], key: Sequence[str], keys: Sequence[Key], where: str = ""
-    ) -> int:
-        """Delete rows by key and return how many there were, as far as is known; `where` calls the table `t`."""
+    def delete(self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], keys: Sequence[Key]) -> None:
+        """Delete rows by key."""
+        raise NotImplementedError
+
+    def delete_counted(self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], keys: Sequence[Key]) -> int:
+        """Delete rows by key and return how many there were."""
         raise NotImplementedError
 
     def update(
-        self, cursor: Writer, model: type[Model], key: Sequence[str], columns: Sequence[str], rows: Sequence[Row]
+        self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], columns: Sequence[str], rows: Sequence[Row]
     ) -> None:
         """Update `columns` of one row per key; each row is the key's values followed by the new ones."""
         raise NotImplementedError
@@ -136,12 +167,6 @@ class Dialect:
     def to_json(self, text: str) -> Any:
         """Return JSON text as `insert` and `update` want it for a column of JSON."""
         return text
-
-    @contextmanager
-    def impatient_transaction(self) -> Iterator[CursorWrapper]:
-        """Begin a transaction of this worker's own, in which no lock is waited for but a moment."""
-        with transaction.atomic(using=self.connection.alias, savepoint=False), self.connection.cursor() as cursor:
-            yield cursor
 
     def is_lock_timeout(self, error: Exception) -> bool:
         """Tell whether a statement gave up waiting for a lock."""

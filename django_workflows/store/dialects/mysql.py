@@ -17,11 +17,11 @@ from django.db.models import Model
 
 from django_workflows.exceptions import PayloadTooLarge
 
-from .base import Dialect, Key, Lock, Row, Writer, as_tuples, columns_of
+from .base import Dialect, Key, Lock, Row, as_tuples, columns_of, documents
+from .postponed import LARGEST
 
 _ON_LOCKED = {"skip": "SKIP LOCKED", "wait": ""}
 _encode = msgspec.json.Encoder().encode
-_LARGEST = 2_000_000  # characters of text in one statement
 _ESCAPED = "\0\n\r\\'\"\x1a"  # what the driver writes as two characters
 _SURELY_TAKEN = 1_000_000  # bytes, under any sensible max_allowed_packet
 _OTHERWISE = 4096  # characters of a statement beside its largest value, at most
@@ -57,12 +57,23 @@ class VendorDialect(Dialect):
                 f"statement of {size:,}; keep it in a model or a file and pass its key, or raise the limit"
             )
 
-    def insert(self, cursor: Writer, model: type[Model], columns: Sequence[str], rows: Sequence[Row]) -> None:
+    @contextmanager
+    def turn(self) -> Iterator[CursorWrapper]:
+        if not self.connection.settings_dict["OPTIONS"].get("multi_statements", True):
+            with super().turn() as cursor:
+                yield cursor
+            return
+        with super().turn() as cursor, self.postponing():
+            yield cursor
+
+    def insert(self, cursor: CursorWrapper, model: type[Model], columns: Sequence[str], rows: Sequence[Row]) -> None:
         # Where JSON is in a document, it is text here.
         plain = [[bytes(value).decode() if isinstance(value, msgspec.Raw) else value for value in row] for row in rows]
-        for row in plain:  # the driver sends large ones alone
-            self.refuse_large(*(value for value in row if isinstance(value, str)))
-        super().insert(cursor, model, columns, plain)
+        for page in _pages(plain):
+            places = ", ".join([f"({', '.join(['%s'] * len(columns))})"] * len(page))
+            values = [value for row in page for value in row]
+            self.refuse_large(*(value for value in values if isinstance(value, str)))
+            self.later(cursor, f"INSERT INTO {model._meta.db_table} ({', '.join(columns)}) VALUES {places}", values)
 
     def insert_if_absent(self, cursor: CursorWrapper, model: type[Model], columns: Sequence[str], values: Row) -> bool:
         # A plain INSERT that meets its key takes a shared lock. Two that waited for one row would both have it, and
@@ -77,24 +88,27 @@ class VendorDialect(Dialect):
         cursor.execute(f"SELECT {second} FROM {table} WHERE {key} = %s FOR UPDATE", [values[0]])
         return bool(cursor.fetchone()[0] == values[1])
 
-    def delete(
-        self, cursor: Writer, model: type[Model], key: Sequence[str], keys: Sequence[Key], where: str = ""
-    ) -> int:
-        source, parameter = self._rows(model, tuple(key), sorted(as_tuples(keys)))
-        cursor.execute(
-            f"DELETE t FROM {source} STRAIGHT_JOIN {_forced(model)} ON {_on(key)} WHERE 1 = 1 {where}",
-            [parameter],
-        )
+    def delete(self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], keys: Sequence[Key]) -> None:
+        self.later(cursor, *self._delete(model, key, keys))
+
+    def delete_counted(self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], keys: Sequence[Key]) -> int:
+        cursor.execute(*self._delete(model, key, keys))
         return int(cursor.rowcount)
 
+    def _delete(self, model: type[Model], key: Sequence[str], keys: Sequence[Key]) -> tuple[str, list[str]]:
+        source = self._source(model, tuple(key))
+        return f"DELETE t FROM {source} STRAIGHT_JOIN {_forced(model)} ON {_on(key)}", [_sorted(keys)]
+
     def update(
-        self, cursor: Writer, model: type[Model], key: Sequence[str], columns: Sequence[str], rows: Sequence[Row]
+        self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], columns: Sequence[str], rows: Sequence[Row]
     ) -> None:
         changes = ", ".join(f"t.{column} = j.{column}" for column in columns)
-        for page in _pages(rows):
-            source, parameter = self._rows(model, (*key, *columns), page)
-            self.refuse_large(parameter)
-            cursor.execute(f"UPDATE {source} STRAIGHT_JOIN {_forced(model)} ON {_on(key)} SET {changes}", [parameter])
+        source = self._source(model, (*key, *columns))
+        for document in documents(_encode, rows):
+            self.refuse_large(document)
+            self.later(
+                cursor, f"UPDATE {source} STRAIGHT_JOIN {_forced(model)} ON {_on(key)} SET {changes}", [document]
+            )
 
     def select(
         self,
@@ -107,12 +121,12 @@ class VendorDialect(Dialect):
         where: str = "",
         lock: Lock = "",
     ) -> list[Any]:
-        source, parameter = self._rows(model, tuple(key), sorted(as_tuples(keys)))
+        source = self._source(model, tuple(key))
         chosen = ", ".join(f"t.{column}" for column in columns)
         cursor.execute(
             f"SELECT {chosen} FROM {source} STRAIGHT_JOIN {_forced(model)} ON {_on(key)} "
             f"WHERE 1 = 1 {where} {f'{self.row_lock} {_ON_LOCKED[lock]}' if lock else ''}",
-            [parameter],
+            [_sorted(keys)],
         )
         return list(cursor.fetchall())
 
@@ -135,12 +149,13 @@ class VendorDialect(Dialect):
     def is_deadlock(self, error: Exception) -> bool:
         return bool(error.args) and error.args[0] == 1213
 
-    def _rows(self, model: type[Model], columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> tuple[str, str]:
+    def _source(self, model: type[Model], columns: tuple[str, ...]) -> str:
+        """Return the rows of a document as a table `j`."""
         paths = ", ".join(
             f"{field.column} {self._json_type(field)} PATH '$[{number}]'"
             for number, field in enumerate(columns_of(model, columns))
         )
-        return f"JSON_TABLE(%s, '$[*]' COLUMNS({paths})) j", _encode(rows).decode()
+        return f"JSON_TABLE(%s, '$[*]' COLUMNS({paths})) j"
 
     def _json_type(self, field: Any) -> str:
         db_type = str(field.db_parameters(self.connection)["type"])
@@ -157,23 +172,19 @@ def _on(key: Sequence[str]) -> str:
     return " AND ".join(f"t.{column} = j.{column}" for column in key)
 
 
-def _pages(rows: Sequence[Row]) -> Iterator[list[tuple[Any, ...]]]:
+def _sorted(keys: Sequence[Key]) -> str:
+    return _encode(sorted(as_tuples(keys))).decode()
+
+
+def _pages(rows: list[list[Any]]) -> Iterator[list[list[Any]]]:
     """Cut rows into statements below the default max_allowed_packet of 16 MB; a larger one looks like an outage."""
-    page: list[tuple[Any, ...]] = []
+    page: list[list[Any]] = []
     size = 0
     for row in rows:
-        length = _size_of(row)
-        if page and size + length > _LARGEST:
+        length = sum(len(value) for value in row if isinstance(value, str))
+        if page and size + length > LARGEST:
             yield page
             page, size = [], 0
-        page.append(tuple(row))
+        page.append(row)
         size += length
     yield page
-
-
-def _size_of(row: Row) -> int:
-    return sum(len(bytes(value) if isinstance(value, msgspec.Raw) else value) for value in row if _is_text(value))
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str | msgspec.Raw)

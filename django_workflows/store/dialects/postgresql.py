@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import msgspec
@@ -14,7 +14,7 @@ from django.db.models import Model
 
 from django_workflows.models import KeyField
 
-from .base import Dialect, Key, Lock, Row, Writer, as_tuples, columns_of
+from .base import Dialect, Key, Lock, Row, as_tuples, columns_of, documents
 
 _ON_LOCKED = {"skip": "SKIP LOCKED", "wait": ""}
 _encode = msgspec.json.Encoder().encode
@@ -27,29 +27,6 @@ def _array(values: Sequence[Any]) -> str:
 
 # Fields whose values are written into an array literal as they are.
 _PLAIN = (models.IntegerField, models.BooleanField, KeyField)
-
-
-class _Script:
-    """Gathers statements and sends them as one: one answer to wait for instead of one for each."""
-
-    rowcount = -1
-
-    def __init__(self, cursor: CursorWrapper) -> None:
-        self._cursor = cursor
-        self._statements: list[str] = []
-        self._parameters: list[Any] = []
-
-    def execute(self, sql: str, params: Sequence[Any] = ()) -> None:
-        self._statements.append(sql)
-        self._parameters += params
-
-    def executemany(self, sql: str, param_list: Iterable[Sequence[Any]]) -> None:
-        for params in param_list:
-            self.execute(sql, params)
-
-    def send(self) -> None:
-        if self._statements:
-            self._cursor.execute("; ".join(self._statements), self._parameters)
 
 
 class VendorDialect(Dialect):
@@ -82,50 +59,62 @@ class VendorDialect(Dialect):
         return getattr(error.__cause__, "sqlstate", None) == "40P01"
 
     @contextmanager
-    def together(self, cursor: CursorWrapper) -> Iterator[Writer]:
+    def turn(self) -> Iterator[CursorWrapper]:
         if self.connection.settings_dict["OPTIONS"].get("server_side_binding"):
-            yield cursor  # the protocol takes one statement at a time then
+            with super().turn() as cursor:  # the protocol takes one statement at a time then
+                yield cursor
             return
-        script = _Script(cursor)
-        yield script
-        script.send()
+        joins = self.connection.in_atomic_block
+        with super().turn() as cursor, self.postponing() as postponed:
+            if not joins:
+                self.connection.connection.autocommit = True  # or the driver would send a BEGIN of its own
+                postponed.add("BEGIN")
+            yield cursor
+            if not joins and postponed:
+                postponed.add("COMMIT")  # the driver sees that there is nothing left to commit
 
-    def insert(self, cursor: Writer, model: type[Model], columns: Sequence[str], rows: Sequence[Row]) -> None:
+    def insert(self, cursor: CursorWrapper, model: type[Model], columns: Sequence[str], rows: Sequence[Row]) -> None:
         # 3 microseconds a row from one JSON parameter, 20 from VALUES lists (measured with batches of 200).
         names = tuple(columns)
-        document = _encode([dict(zip(names, row, strict=True)) for row in rows])
-        cursor.execute(_insert_sql(model, names, self._types(model, names)), [document.decode()])
+        sql = _insert_sql(model, names, self._types(model, names))
+        for document in documents(_encoder(names), rows):
+            self.later(cursor, sql, [document])
 
-    def delete(
-        self, cursor: Writer, model: type[Model], key: Sequence[str], keys: Sequence[Key], where: str = ""
-    ) -> int:
-        table = model._meta.db_table
-        source, condition, parameters = self._keys(model, key, keys)
-        cursor.execute(f"DELETE FROM {table} t USING {source} WHERE {condition} {where}", parameters)
+    def delete(self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], keys: Sequence[Key]) -> None:
+        self.later(cursor, *self._delete(model, key, keys))
+
+    def delete_counted(self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], keys: Sequence[Key]) -> int:
+        cursor.execute(*self._delete(model, key, keys))
         return int(cursor.rowcount)
 
+    def _delete(self, model: type[Model], key: Sequence[str], keys: Sequence[Key]) -> tuple[str, list[str]]:
+        source, condition, parameters = self._keys(model, key, keys)
+        return f"DELETE FROM {model._meta.db_table} t USING {source} WHERE {condition}", parameters
+
     def update(
-        self, cursor: Writer, model: type[Model], key: Sequence[str], columns: Sequence[str], rows: Sequence[Row]
+        self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], columns: Sequence[str], rows: Sequence[Row]
     ) -> None:
         names = (*key, *columns)
         changes = ", ".join(f"{column} = j.{column}" for column in columns)
         condition = " AND ".join(f"t.{column} = j.{column}" for column in key)
-        source, parameters = self._rows(model, names, rows)
-        cursor.execute(f"UPDATE {model._meta.db_table} t SET {changes} FROM {source} WHERE {condition}", parameters)
+        for source, parameters in self._rows(model, names, rows):
+            self.later(
+                cursor, f"UPDATE {model._meta.db_table} t SET {changes} FROM {source} WHERE {condition}", parameters
+            )
 
-    def _rows(self, model: type[Model], names: tuple[str, ...], rows: Sequence[Row]) -> tuple[str, list[str]]:
-        """Return rows as a table function `j`.
+    def _rows(self, model: type[Model], names: tuple[str, ...], rows: Sequence[Row]) -> Iterator[tuple[str, list[str]]]:
+        """Yield rows as table functions `j`, more than one where they are large.
 
         Arrays where the values allow it: PostgreSQL sees their length, while it guesses 100 rows for a JSON document
         and may scan a whole small table for one row.
         """
-        fields = columns_of(model, names)
-        if all(isinstance(field, _PLAIN) for field in fields):
-            types = [str(field.rel_db_type(self.connection)) for field in fields]
-            source = f"unnest({', '.join(f'%s::{type}[]' for type in types)}) AS j({', '.join(names)})"
-            return source, [_array(column) for column in zip(*rows, strict=True)]
-        document = _encode([dict(zip(names, row, strict=True)) for row in rows])
-        return f"json_to_recordset(%s::json) AS j({self._types(model, names)})", [document.decode()]
+        types = self._types(model, names)
+        if _are_plain(model, names):
+            arrays = ", ".join(f"%s::{type}[]" for type in types)
+            yield f"unnest({arrays}) AS j({', '.join(names)})", [_array(column) for column in zip(*rows, strict=True)]
+            return
+        for document in documents(_encoder(names), rows):
+            yield f"json_to_recordset(%s::json) AS j({_defined(names, types)})", [document]
 
     def select(
         self,
@@ -148,20 +137,38 @@ class VendorDialect(Dialect):
 
     def _keys(self, model: type[Model], key: Sequence[str], keys: Sequence[Key]) -> tuple[str, str, list[str]]:
         # Sorted: the order in which rows are locked.
-        source, parameters = self._rows(model, tuple(key), sorted(as_tuples(keys)))
+        [(source, parameters)] = self._rows(model, tuple(key), sorted(as_tuples(keys)))
         return source, " AND ".join(f"t.{column} = j.{column}" for column in key), parameters
 
-    def _types(self, model: type[Model], columns: tuple[str, ...]) -> str:
-        return _type_list(model, columns, self.connection.alias, self)
+    @cached_property
+    def _types(self) -> Callable[[type[Model], tuple[str, ...]], tuple[str, ...]]:
+        """Return the types of columns; kept here, not by the module, which would keep the connection of each thread."""
+
+        @cache
+        def types(model: type[Model], names: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(str(field.rel_db_type(self.connection)) for field in columns_of(model, names))
+
+        return types
 
 
 @cache
-def _type_list(model: type[Model], columns: tuple[str, ...], alias: str, dialect: VendorDialect) -> str:
-    fields = columns_of(model, columns)
-    return ", ".join(f"{field.column} {field.rel_db_type(dialect.connection)}" for field in fields)
+def _are_plain(model: type[Model], names: tuple[str, ...]) -> bool:
+    return all(isinstance(field, _PLAIN) for field in columns_of(model, names))
 
 
 @cache
-def _insert_sql(model: type[Model], columns: tuple[str, ...], types: str) -> str:
-    names = ", ".join(columns)
-    return f"INSERT INTO {model._meta.db_table} ({names}) SELECT {names} FROM json_to_recordset(%s::json) AS j({types})"
+def _encoder(names: tuple[str, ...]) -> Callable[[Sequence[Row]], bytes]:
+    return lambda rows: _encode([dict(zip(names, row, strict=True)) for row in rows])
+
+
+@cache
+def _defined(names: tuple[str, ...], types: tuple[str, ...]) -> str:
+    """Return the columns of a document with their types."""
+    return ", ".join(f"{name} {type}" for name, type in zip(names, types, strict=True))
+
+
+@cache
+def _insert_sql(model: type[Model], names: tuple[str, ...], types: tuple[str, ...]) -> str:
+    columns = ", ".join(names)
+    source = f"json_to_recordset(%s::json) AS j({_defined(names, types)})"
+    return f"INSERT INTO {model._meta.db_table} ({columns}) SELECT {columns} FROM {source}"

@@ -8,7 +8,7 @@ from typing import Any
 from django.db.backends.utils import CursorWrapper
 from django.db.models import Model
 
-from .base import Dialect, Key, Lock, Row, Writer, as_tuples
+from .base import Dialect, Key, Lock, Row, as_tuples
 
 # `executemany` steps one prepared statement in C, about 2 microseconds a row: no JSON parameter is needed here.
 # Reads go in pages, since Django 5.2 allows 999 parameters a statement.
@@ -21,15 +21,22 @@ class VendorDialect(Dialect):
     # Its clock has milliseconds, and text of microseconds is compared with it: the end of this millisecond.
     now_sql = "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now') || '999'"
 
-    def delete(
-        self, cursor: Writer, model: type[Model], key: Sequence[str], keys: Sequence[Key], where: str = ""
-    ) -> int:
-        condition = " AND ".join(f"t.{column} = %s" for column in key)
-        cursor.executemany(f"DELETE FROM {model._meta.db_table} AS t WHERE {condition} {where}", as_tuples(keys))
+    def insert(self, cursor: CursorWrapper, model: type[Model], columns: Sequence[str], rows: Sequence[Row]) -> None:
+        places = ", ".join(["%s"] * len(columns))
+        cursor.executemany(
+            f"INSERT INTO {model._meta.db_table} ({', '.join(columns)}) VALUES ({places})", [tuple(row) for row in rows]
+        )
+
+    def delete(self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], keys: Sequence[Key]) -> None:
+        self.delete_counted(cursor, model, key, keys)
+
+    def delete_counted(self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], keys: Sequence[Key]) -> int:
+        condition = " AND ".join(f"{column} = %s" for column in key)
+        cursor.executemany(f"DELETE FROM {model._meta.db_table} WHERE {condition}", as_tuples(keys))
         return int(cursor.rowcount)
 
     def update(
-        self, cursor: Writer, model: type[Model], key: Sequence[str], columns: Sequence[str], rows: Sequence[Row]
+        self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], columns: Sequence[str], rows: Sequence[Row]
     ) -> None:
         changes = ", ".join(f"{column} = %s" for column in columns)
         condition = " AND ".join(f"{column} = %s" for column in key)
