@@ -62,15 +62,13 @@ class Meter:
 
     def install(self) -> None:
         from django.db.backends.base.base import BaseDatabaseWrapper
-        from django.db.backends.signals import connection_created
+        from django.db.backends.utils import CursorWrapper
 
         from django_workflows.worker.finder import Finder
 
-        def wrap(sender: Any, connection: Any, **kwargs: Any) -> None:
-            if self._execute not in connection.execute_wrappers:
-                connection.execute_wrappers.append(self._execute)
-
-        connection_created.connect(wrap, weak=False)
+        # Inside of all execute wrappers, where statements that travel together are one.
+        for name in ("_execute", "_executemany"):
+            setattr(CursorWrapper, name, self._timing(getattr(CursorWrapper, name)))
         commit, poll = BaseDatabaseWrapper._commit, Finder.poll  # type: ignore[attr-defined]
 
         def counted_commit(wrapper: BaseDatabaseWrapper) -> None:
@@ -87,9 +85,12 @@ class Meter:
         BaseDatabaseWrapper._commit = counted_commit  # type: ignore[attr-defined]
         Finder.poll = timed_poll  # type: ignore[assignment,method-assign]
 
-    def _execute(self, execute: Any, sql: Any, params: Any, many: Any, context: Any) -> Any:
-        with self._timed(self.statements[_label(str(sql))]):
-            return execute(sql, params, many, context)
+    def _timing(self, execute: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(cursor: Any, sql: Any, *args: Any) -> Any:
+            with self._timed(self.statements[_label(str(sql))]):
+                return execute(cursor, sql, *args)
+
+        return timed
 
     @contextmanager
     def _timed(self, entry: list[Any]) -> Iterator[None]:
