@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 
 import pytest
@@ -24,7 +25,7 @@ def test_workers_show_their_queues_and_state(operator: Client) -> None:
     assert "alive.example.com:4711" in page and "default, db" in page
     for word in ("Alive", "Lease expired", "Dead"):
         assert f"</span> {word}</span>" in page
-    assert "3 min 00 s ago" in page
+    assert re.search(r"3 min \d\d s ago", page)
     assert "&lt;b&gt;" in page and "<b>" not in page
 
 
