@@ -41,6 +41,12 @@ def quick_emptying() -> Iterator[None]:
         yield
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the longest tests first, which need no database: several processes end at about the same time then."""
+    items.sort(key=lambda item: not item.nodeid.startswith(("tests/simulation/", "tests/engine/")))
+
+
 def pytest_report_header() -> str:
     return f"database: {os.environ.get('DATABASE', 'sqlite')}"
 

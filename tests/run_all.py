@@ -47,7 +47,7 @@ def why_unreachable(database: str) -> str:
 
 
 # Three at a time, each with a database of its own: the tests mostly wait.
-PARALLEL = ("-n", "3", "--dist", "loadfile")
+PARALLEL = ("-n", "3", "--dist", "loadfile", "--no-loadscope-reorder")
 # The simulation brings its own.
 WITHOUT_DATABASE = ("tests/engine", "tests/values", "tests/typing", "tests/worker", "tests/simulation")
 

@@ -21,7 +21,7 @@ from .harness import Run, assert_replays
 
 _COLLECT_EVERY = 50  # cases
 
-CASES = int(os.environ.get("GENERATED_CASES", "2000"))
+CASES = int(os.environ.get("GENERATED_CASES", "1000"))
 
 
 @pytest.fixture(autouse=True, scope="module")
