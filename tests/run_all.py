@@ -46,8 +46,8 @@ def why_unreachable(database: str) -> str:
     return errors[-1] if errors else f"exit code {probe.returncode}"
 
 
-# Three at a time, each with a database of its own: the tests mostly wait.
-PARALLEL = ("-n", "3", "--dist", "loadfile", "--no-loadscope-reorder")
+# Four at a time, each with a database of its own: many tests mostly wait.
+PARALLEL = ("-n", "4", "--dist", "loadfile", "--no-loadscope-reorder")
 # The simulation brings its own.
 WITHOUT_DATABASE = ("tests/engine", "tests/values", "tests/typing", "tests/worker", "tests/simulation")
 
