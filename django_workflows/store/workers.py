@@ -21,6 +21,7 @@ from .deadlines import read_options, waits_until
 from .dialects.base import Row
 
 _PAGE = 500  # rows freed in one transaction
+_WORKER = Worker._meta.db_table
 
 
 class WorkerFenced(Exception):
@@ -58,7 +59,7 @@ def fence(database: Database, cursor: CursorWrapper, worker_id: int) -> None:
 
     database.dialect.later(
         cursor,
-        f"SELECT id FROM {Worker._meta.db_table} WHERE id = %s AND state = 'alive' {database.dialect.row_lock}",
+        f"SELECT id FROM {_WORKER} WHERE id = %s AND state = 'alive' {database.dialect.row_lock}",
         [worker_id],
         check,
     )
@@ -66,19 +67,20 @@ def fence(database: Database, cursor: CursorWrapper, worker_id: int) -> None:
 
 def renew(database: Database, worker_id: int, lease: timedelta) -> None:
     """Extend the lease; raises WorkerFenced."""
-    with database.atomic():
-        with database.cursor() as cursor:
-            fence(database, cursor, worker_id)
-            now = database.dialect.now(cursor)
-        row = Worker.objects.using(database.alias).get(pk=worker_id)
-        row.beat, row.lease_until = row.beat + 1, now + lease
-        row.save(using=database.alias, update_fields=["beat", "lease_until"])
+    with database.atomic(), database.cursor() as cursor:
+        fence(database, cursor, worker_id)
+        until = database.dialect.to_time(database.dialect.now(cursor) + lease)
+        cursor.execute(f"UPDATE {_WORKER} SET beat = beat + 1, lease_until = %s WHERE id = %s", [until, worker_id])
 
 
 def find_lapsed(database: Database, worker_id: int) -> list[LapsedWorker]:
     """Return the other workers whose lease has run out."""
-    rows = Worker.objects.using(database.alias).filter(state=Worker.State.ALIVE, lease_until__lt=database.now())
-    return [LapsedWorker(*row) for row in rows.exclude(pk=worker_id).values_list("id", "beat")]
+    with database.cursor() as cursor:
+        now = database.dialect.to_time(database.dialect.now(cursor))
+        cursor.execute(
+            f"SELECT id, beat FROM {_WORKER} WHERE state = 'alive' AND lease_until < %s AND id <> %s", [now, worker_id]
+        )
+        return [LapsedWorker(*row) for row in cursor.fetchall()]
 
 
 def declare_dead(database: Database, lapsed: LapsedWorker) -> bool:
@@ -132,10 +134,13 @@ def _free(
 ) -> int:  # fmt: skip
     """Change the rows of owners that are gone, found by a plain read and locked by key: a locking scan would hold
     the rows of the living for a moment on MySQL. `change` gets the key and what was read; returns key and columns."""
-    alive = Worker.objects.using(database.alias).filter(pk=OuterRef("owner_id"), state=Worker.State.ALIVE)
-    orphans = model._default_manager.using(database.alias).filter(~Exists(alive), owner_id__isnull=False)
     # All keys at once: pages of a query would end at what others hold locked, or leave the rest to the next look.
-    found = list(orphans.values_list(*key, "owner_id"))
+    with database.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {', '.join(key)}, owner_id FROM {model._meta.db_table} o WHERE owner_id IS NOT NULL "
+            f"AND NOT EXISTS (SELECT 1 FROM {_WORKER} w WHERE w.id = o.owner_id AND w.state = 'alive')"
+        )
+        found = cursor.fetchall()
     owners = ", ".join(str(int(owner)) for owner in {row[-1] for row in found})
     freed = 0
     for start in range(0, len(found), _PAGE):
