@@ -40,7 +40,8 @@ def consistent_tables(transactional_db: None) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def long_histories() -> Iterator[None]:
-    with override_settings(DJANGO_WORKFLOWS={"HISTORY_LIMIT": 10 * HERD + 10_000}):
+    """Allow histories that are as long as the herds, and steps that are as slow as a busy machine makes them."""
+    with override_settings(DJANGO_WORKFLOWS={"HISTORY_LIMIT": 10 * HERD + 10_000, "STEP_TIME_LIMIT": 15.0}):
         yield
 
 
