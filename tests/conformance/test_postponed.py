@@ -120,6 +120,16 @@ def test_texts_stay_below_a_size(monkeypatch: pytest.MonkeyPatch, texts: list[tu
     assert max(sizes) < 4500 < sum(sizes), sizes
 
 
+def test_what_stays_below_the_size_goes_in_one_text(
+    monkeypatch: pytest.MonkeyPatch, texts: list[tuple[str, Any]]
+) -> None:
+    monkeypatch.setattr(postponed, "LARGEST", 400)
+    with Database().dialect.turn() as cursor:
+        insert_later(cursor, "a" * 100)
+        insert_later(cursor, "b" * 250)
+    assert [sql.count("INSERT") for sql, _ in texts if "INSERT" in sql] == [2]
+
+
 def _signal(size: int) -> ev.Event:
     return ev.SignalReceived("note", msgspec.Raw(b'"%s"' % (b"x" * size)))
 

@@ -45,6 +45,7 @@ class Postponed:
         """Execute what waits."""
         if self._waiting:
             last = self._waiting.pop()
+            self._size -= _size(last.params)
             with self._connection.cursor() as cursor:
                 cursor.execute(last.sql, last.params)
                 if last.check is not None:
