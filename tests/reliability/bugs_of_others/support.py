@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -79,10 +80,11 @@ def tasks_of(owner: int | None, count: int, **changes: Any) -> list[ActivityTask
 def right_behind_the_read_of(table: str, action: Callable[[], object]) -> Iterator[None]:
     """Have something else happen, on another connection, when this thread has read a table for the first time."""
     pending, done = [action], threading.Event()
+    reads = re.compile(rf"FROM ([`\"]?){table}\1\s")  # Django quotes names, our own statements do not
 
     def watch(execute: Any, sql: str, params: Any, many: bool, context: dict[str, Any]) -> Any:
         result = execute(sql, params, many, context)
-        if pending and sql.startswith("SELECT") and f"FROM {connection.ops.quote_name(table)}" in sql:
+        if pending and sql.startswith("SELECT") and reads.search(sql):
             errors = [answer for answer in in_threads(pending.pop()) if isinstance(answer, BaseException)]
             assert not errors, errors
             done.set()
