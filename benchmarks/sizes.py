@@ -32,6 +32,7 @@ class Sizes:
     samples: int = _size(60, 2, "latency: starts and signals, each on an idle worker")
     pause: float = _size(0.8, 0.05, "latency: seconds before each sample, for the worker to become idle")
     chained: int = _size(300, 5, "latency: activities of the one sequential workflow, and commits to compare with")
+    flushes: tuple[int, ...] = _size((0, 1, 2, 5), (0, 1), "disks: milliseconds that each flush takes longer")
     # Scale
     closed: tuple[int, ...] = _size((1_000, 100_000, 1_000_000), (10, 30), "closed instances in the tables")
     sleepers: int = _size(100_000, 20, "sleeping instances in the tables")

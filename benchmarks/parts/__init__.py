@@ -11,6 +11,7 @@ from benchmarks.sizes import Sizes
 from . import (
     closed,
     comparison,
+    disks,
     history,
     latency,
     memory,
@@ -33,6 +34,6 @@ class Part(Protocol):
 
 # In the order of their importance: a run that is cut short has measured the first ones.
 _MODULES: tuple[Any, ...] = (
-    comparison, vendors, latency, profile, closed, sleepers, history, processes, transaction, payloads, memory,
+    comparison, vendors, latency, disks, profile, closed, sleepers, history, processes, transaction, payloads, memory,
 )  # fmt: skip
 PARTS: dict[str, Part] = {module.NAME: module for module in _MODULES}

@@ -45,13 +45,21 @@ def measure(case: Case) -> dict[str, Any]:
         workflows.timed.start(1).result(timeout=_TIMEOUT)
         starts = [_start(pause) for _ in range(samples)]
         reactions = _signals(samples, pause)
-        commits = _commits(chained)
-        times = workflows.timed.start(chained).result(timeout=_TIMEOUT * 5)
-        commits += _commits(chained)
+        chain = time_chain(chained)
     return {
         "start_to_activity": quantiles([begun for begun, _ in starts]),
         "start_to_result": quantiles([done for _, done in starts]),
         "signal_to_activity": quantiles(reactions),
+        **chain,
+    }
+
+
+def time_chain(length: int) -> dict[str, Any]:
+    """Measure one activity after the other of one workflow, and commits of this process before and after."""
+    commits = _commits(length)
+    times = workflows.timed.start(length).result(timeout=_TIMEOUT * 5)
+    commits += _commits(length)
+    return {
         "per_activity": quantiles([later - earlier for earlier, later in pairwise(times)]),
         "commit": quantiles(commits),
     }

@@ -14,8 +14,8 @@ from .targets import targets
 
 BEGIN, END = "<!-- benchmarks begin -->", "<!-- benchmarks end -->"
 _SECTIONS: dict[str, Callable[[Mapping[str, Record]], Section]] = {
-    "comparison": peers.comparison, "vendors": peers.vendors, "latency": single.latency, "closed": scale.closed,
-    "sleepers": scale.sleepers, "history": scale.history, "processes": scale.processes,
+    "comparison": peers.comparison, "vendors": peers.vendors, "latency": single.latency, "disks": single.disks,
+    "closed": scale.closed, "sleepers": scale.sleepers, "history": scale.history, "processes": scale.processes,
     "transaction": scale.transaction, "payloads": scale.payloads, "memory": scale.memory, "profile": single.profile,
 }  # fmt: skip
 

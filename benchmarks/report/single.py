@@ -19,11 +19,10 @@ def latency(records: Records) -> Section:
     rows = []
     for record in records.values():
         figures = record.figures or {}
-        ratio = figures["per_activity"]["p50"] / figures["commit"]["p50"]
         rows.append([
-            NAMES[record.database], record.parameters["wakeups"].replace("-", " "), milliseconds(figures["commit"]),
-            f"{milliseconds(figures['per_activity'])} ({ratio:.1f}x)", milliseconds(figures["start_to_activity"]),
-            milliseconds(figures["start_to_result"]), milliseconds(figures["signal_to_activity"]),
+            NAMES[record.database], record.parameters["wakeups"].replace("-", " "), *_chain(figures),
+            milliseconds(figures["start_to_activity"]), milliseconds(figures["start_to_result"]),
+            milliseconds(figures["signal_to_activity"]),
         ])  # fmt: skip
     head = [
         "database", "wake-ups", "one commit", "per sequential activity (of a commit)", "start to activity",
@@ -35,6 +34,27 @@ def latency(records: Records) -> Section:
         "now and then, which the step before does not.\n\n" + table(head, rows)
     )
     return Section(text)
+
+
+def disks(records: Records) -> Section:
+    rows = [
+        [NAMES[record.database], f"{delay} ms", *_chain(figures)]
+        for record in records.values()
+        for delay, figures in (record.figures or {}).items()
+    ]
+    head = ["database", "each flush longer by", "one commit", "per sequential activity (of a commit)"]
+    text = (
+        "### Slower disks\n\n"
+        "The server waits before each flush of its log, as a slower disk would (`commit_delay`). Median and 99th "
+        "percentile in milliseconds.\n\n"
+    )
+    return Section(text + table(head, rows))
+
+
+def _chain(figures: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the cells of a commit and of a sequential activity."""
+    commit, activity = figures["commit"], figures["per_activity"]
+    return milliseconds(commit), f"{milliseconds(activity)} ({activity['p50'] / commit['p50']:.1f}x)"
 
 
 def profile(records: Records) -> Section:

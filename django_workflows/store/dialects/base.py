@@ -135,10 +135,15 @@ class Dialect:
 
     def delete(self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], keys: Sequence[Key]) -> None:
         """Delete rows by key."""
-        raise NotImplementedError
+        self.later(cursor, *self._delete(model, key, keys))
 
     def delete_counted(self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], keys: Sequence[Key]) -> int:
         """Delete rows by key and return how many there were."""
+        cursor.execute(*self._delete(model, key, keys))
+        return int(cursor.rowcount)
+
+    def _delete(self, model: type[Model], key: Sequence[str], keys: Sequence[Key]) -> tuple[str, Sequence[Any]]:
+        """Return the statement that deletes rows by key, and its parameters."""
         raise NotImplementedError
 
     def update(

@@ -88,13 +88,6 @@ class VendorDialect(Dialect):
         cursor.execute(f"SELECT {second} FROM {table} WHERE {key} = %s FOR UPDATE", [values[0]])
         return bool(cursor.fetchone()[0] == values[1])
 
-    def delete(self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], keys: Sequence[Key]) -> None:
-        self.later(cursor, *self._delete(model, key, keys))
-
-    def delete_counted(self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], keys: Sequence[Key]) -> int:
-        cursor.execute(*self._delete(model, key, keys))
-        return int(cursor.rowcount)
-
     def _delete(self, model: type[Model], key: Sequence[str], keys: Sequence[Key]) -> tuple[str, list[str]]:
         source = self._source(model, tuple(key))
         return f"DELETE t FROM {source} STRAIGHT_JOIN {_forced(model)} ON {_on(key)}", [_sorted(keys)]

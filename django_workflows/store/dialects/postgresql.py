@@ -80,13 +80,6 @@ class VendorDialect(Dialect):
         for document in documents(_encoder(names), rows):
             self.later(cursor, sql, [document])
 
-    def delete(self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], keys: Sequence[Key]) -> None:
-        self.later(cursor, *self._delete(model, key, keys))
-
-    def delete_counted(self, cursor: CursorWrapper, model: type[Model], key: Sequence[str], keys: Sequence[Key]) -> int:
-        cursor.execute(*self._delete(model, key, keys))
-        return int(cursor.rowcount)
-
     def _delete(self, model: type[Model], key: Sequence[str], keys: Sequence[Key]) -> tuple[str, list[str]]:
         source, condition, parameters = self._keys(model, key, keys)
         return f"DELETE FROM {model._meta.db_table} t USING {source} WHERE {condition}", parameters
