@@ -1,4 +1,4 @@
-"""Where the time of the first workload goes: statements, commits, and the functions of a turn."""
+"""Where the time goes, of the first workload and of one instance alone: statements, commits, functions of a turn."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ NAME = "profile"
 def cases(sizes: Sizes) -> Iterator[Case]:
     for vendor in databases.VENDORS:
         yield Case(NAME, vendor, vendor, 300, sizes.only("instances", "steps", "pairs", "threads"))
+        alone = {**sizes.only("pairs", "threads"), "instances": 1, "steps": sizes.chained}
+        yield Case(NAME, f"{vendor}/alone", vendor, 300, alone)
 
 
 def measure(case: Case) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.case import Record
 
-from .markdown import NAMES, Section, milliseconds, table
+from .markdown import NAMES, Section, count, milliseconds, table
 
 Records = Mapping[str, Record]
 _MOST_FUNCTIONS = 15
@@ -60,21 +60,26 @@ def _chain(figures: Mapping[str, Any]) -> tuple[str, str]:
 def profile(records: Records) -> Section:
     text = (
         "### Where the time goes\n\n"
-        "The first workload on one worker process. *Turns* is the thread that steps instances and talks to the "
-        "database; the rest is threads of activities.\n\n"
+        "The first workload on one worker process, and one instance alone, whose activities wait for each other. *Turns* "
+        "is the thread that steps instances and talks to the database; the rest is threads of activities.\n\n"
     )
     rows = []
     for record in records.values():
-        figures = record.figures or {}
-        rows.append([NAMES[record.database], *_summary(figures)])
+        rows.append([*_whose(record), *_summary(record.figures or {})])
     head = [
-        "database", "µs per activity", "CPU of turns", "CPU of the rest", "in the database", "statements", "commits",
+        "database", "", "µs per activity", "CPU of turns", "CPU of the rest", "in the database", "statements",
+        "commits",
     ]  # fmt: skip
     text += table(head, rows) + "\n\nMicroseconds, statements and commits per activity.\n"
     for record in records.values():
         figures = record.figures or {}
-        text += f"\n**{NAMES[record.database]}**\n\n{_statements(figures)}\n\n{_functions(figures)}\n"
+        text += f"\n**{', '.join(_whose(record))}**\n\n{_statements(figures)}\n\n{_functions(figures)}\n"
     return Section(text.rstrip())
+
+
+def _whose(record: Record) -> tuple[str, str]:
+    number = record.parameters["instances"]
+    return NAMES[record.database], "one instance" if number == 1 else f"{count(number)} instances"
 
 
 def _summary(figures: dict[str, Any]) -> list[str]:
