@@ -60,8 +60,8 @@ def _chain(figures: Mapping[str, Any]) -> tuple[str, str]:
 def profile(records: Records) -> Section:
     text = (
         "### Where the time goes\n\n"
-        "The first workload on one worker process, and one instance alone, whose activities wait for each other. *Turns* "
-        "is the thread that steps instances and talks to the database; the rest is threads of activities.\n\n"
+        "The first workload on one worker process, and one instance alone, whose activities wait for each other. "
+        "*Turns* is the thread that steps instances and talks to the database; the rest is threads of activities.\n\n"
     )
     rows = []
     for record in records.values():

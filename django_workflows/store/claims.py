@@ -48,6 +48,25 @@ def _places(values: Collection[Any]) -> str:
 # Candidates: plain reads, no locks
 
 
+def may_find(
+    database: Database, queues: Sequence[str], after: int, now: datetime, *, workflows: bool, activities: bool
+) -> bool:
+    """Tell in one statement whether the polls below may find anything; they alone know for whom it is."""
+    questions: list[tuple[str, list[Any]]] = []
+    time = database.dialect.to_time(now)
+    if workflows:
+        questions.append((f"{_INBOX} WHERE queue IN ({_places(queues)}) AND id > %s", [*queues, after]))
+        questions.append((f"{_TIMER} WHERE wake_at <= %s", [time]))
+    if activities:
+        questions.append((f"{_TASK} WHERE queue IN ({_places(queues)}) AND available_at <= %s", [*queues, time]))
+    with database.cursor() as cursor:
+        cursor.execute(
+            "SELECT " + " OR ".join(f"EXISTS (SELECT 1 FROM {question})" for question, _ in questions),
+            [value for _, values in questions for value in values],
+        )
+        return bool(cursor.fetchone()[0])
+
+
 def poll_inbox(database: Database, queues: Sequence[str], after: int) -> list[InboxRow]:
     """Return unparked inbox rows of some queues past an id, oldest first, at most POLL_LIMIT."""
     with database.cursor() as cursor:

@@ -83,7 +83,26 @@ class Finder:
 
     def poll(self, room: int) -> Findings:
         """Look for work; `room` is how many instances may be claimed."""
-        findings, most = Findings(), min(room, _MOST_CLAIMS)
+        # One question in place of all polls once a poll has found nothing, unless there was a hint since.
+        is_idle = self._interval > self._shortest
+        findings = Findings() if is_idle and not self._may_find() else self._find(min(room, _MOST_CLAIMS))
+        self._interval = self._shortest if findings else min(self._interval * 2, self._longest)
+        self.due = time.monotonic() + self._interval
+        return findings
+
+    def _may_find(self) -> bool:
+        now = time.monotonic()
+        looking_back = now >= self._look_back_due
+        found = claims.may_find(
+            self.database, self.queues, 0 if looking_back else self._watermark, self.clock.now(),
+            workflows=self.workflows, activities=self.pool is not None,
+        )  # fmt: skip
+        if looking_back and not found:
+            self._look_back_due = now + _LOOK_BACK
+        return found
+
+    def _find(self, most: int) -> Findings:
+        findings = Findings()
         if self.workflows:
             self._find_inbox(findings, most)
             self._find_timers(findings)
@@ -92,8 +111,6 @@ class Finder:
             del findings.candidates[most:]
         if self.pool is not None:
             self._find_tasks(findings, self.pool)
-        self._interval = self._shortest if findings else min(self._interval * 2, self._longest)
-        self.due = time.monotonic() + self._interval
         return findings
 
     def _find_inbox(self, findings: Findings, most: int) -> None:

@@ -18,7 +18,7 @@ from .clock import DatabaseClock
 logger = logging.getLogger("django_workflows.worker")
 
 
-_EXPIRE_INTERVAL = 0.25  # as often as an idle worker polls: one index probe
+_EXPIRE_INTERVAL = 1.0  # seconds by which a timeout may be late, of an activity that waits for a worker
 _PRUNE_INTERVAL = 5.0
 _PRUNE_SECONDS = 0.25  # of each interval, for each status
 

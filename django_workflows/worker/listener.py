@@ -50,15 +50,15 @@ class DataVersionListener(Listener):
     interval = _WATCH
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self._connection = database.connection  # of the thread that runs turns, which alone asks
         self._version: int | None = None
 
     def heard(self) -> bool:
-        connection = self._database.connection
-        if connection.connection is None:
-            return False
         # The driver's own connection: a cursor of Django's costs ten times as much.
-        (version,) = connection.connection.execute("PRAGMA data_version").fetchone()
+        connection = self._connection.connection
+        if connection is None:
+            return False
+        (version,) = connection.execute("PRAGMA data_version").fetchone()
         changed, self._version = bool(version != self._version), version
         return changed
 
