@@ -202,7 +202,7 @@ def result_row(task: ClaimedTask, event: ResultEvent, now: Any) -> Row:
 
 
 def load_instances(database: Database, keys: Sequence[str]) -> list[LoadedInstance]:
-    """Read claimed instances with their input, history and inbox."""
+    """Read claimed instances with their input, history and inbox, without those that are closed meanwhile."""
     if not keys:
         return []
     with database.cursor() as cursor:
@@ -216,11 +216,26 @@ def load_instances(database: Database, keys: Sequence[str]) -> list[LoadedInstan
         if not rows:
             return []  # they have been terminated since, or have no execution
         history = _load_history(database, cursor, [row[2] for row in rows if row[4]])
+        rows = _without_removed(database, cursor, rows, history)
         inbox = _load_inbox(cursor, [row[1] for row in rows])
         for _, chain, _, _, length, *_ in rows:
             if not length and len(inbox[chain]) >= INBOX_LIMIT:
                 inbox[chain] += _load_start(cursor, chain)
     return [_loaded(database, row, history[row[2]], inbox[row[1]]) for row in rows]
+
+
+def _without_removed(
+    database: Database, cursor: CursorWrapper, rows: list[Row], history: dict[int, list[StoredEvent]]
+) -> list[Row]:
+    """Leave out what was closed and removed behind the read of the open rows; a row that is as it was is damaged."""
+    short = {row[0] for row in rows if len(history[row[2]]) < row[4]}
+    if not short:
+        return rows
+    columns = ("open_key", "instance_id", "history_length")
+    open_still = {
+        tuple(row) for row in database.dialect.select(cursor, OpenInstance, columns, columns[:1], list(short))
+    }
+    return [row for row in rows if row[0] not in short or (row[0], row[2], row[4]) in open_still]
 
 
 def load_inboxes(database: Database, chains: Collection[int]) -> list[InboxRow]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -98,6 +99,25 @@ def elsewhere(action: Callable[[], object], end: str = "rollback") -> Iterator[N
         leave.set()
         thread.join(timeout=20)
     assert not errors, errors
+
+
+@contextmanager
+def right_behind_the_read_of(table: str, action: Callable[[], object]) -> Iterator[None]:
+    """Have something else happen, on another connection, when this thread has read a table for the first time."""
+    pending, done = [action], threading.Event()
+    reads = re.compile(rf"FROM ([`\"]?){table}\1\s")  # Django quotes names, our own statements do not
+
+    def watch(execute: Any, sql: str, params: Any, many: bool, context: dict[str, Any]) -> Any:
+        result = execute(sql, params, many, context)
+        if pending and sql.startswith("SELECT") and reads.search(sql):
+            errors = [answer for answer in in_threads(pending.pop()) if isinstance(answer, BaseException)]
+            assert not errors, errors
+            done.set()
+        return result
+
+    with connection.execute_wrapper(watch):
+        yield
+    assert done.is_set(), f"{table} was not read"
 
 
 def skip_without_row_locks() -> None:

@@ -18,17 +18,20 @@ from django_workflows.models import (
     OpenInstance,
     Worker,
 )
-from django_workflows.store import activities, claims, leftovers, workers
+from django_workflows.store import activities, claims, leftovers, retention, workers
 from django_workflows.store.database import Database
 from django_workflows.store.work import Outcome, Retry, TurnBatch
 from django_workflows.store.workers import WorkerFenced
 
 from .store_support import (
     LEASE,
+    activity_scheduled,
     claim,
     commit,
+    first_step,
     note,
     register,
+    right_behind_the_read_of,
     scheduled_task,
     start,
 )
@@ -193,6 +196,27 @@ def test_what_a_worker_without_life_owns_is_handed_back(end: str) -> None:
     assert freed.available_at is not None
     assert (kept.owner_id, kept.available_at) == (alive, None)
     assert workers.hand_back(Database()) == 0
+
+
+# Loading
+
+
+def test_an_instance_that_is_removed_while_it_is_read_is_not_taken_for_a_damaged_one() -> None:
+    """A worker that stood still between the two reads blocked it, and said so in its log (seed 1910 of the soak)."""
+    handle, other = start(2)
+    me = register()
+    loaded = claim(me, handle, other)
+    commit(me, TurnBatch(steps=[first_step(entry, activity_scheduled()) for entry in loaded]))
+
+    def remove() -> None:
+        handle.terminate()
+        database = Database()
+        assert list(retention.prune(database, "terminated", database.now() + timedelta(hours=1))) == [1]
+
+    with right_behind_the_read_of(OpenInstance._meta.db_table, remove):
+        found = claims.load_instances(Database(), [entry.chain.open_key for entry in loaded])
+
+    assert [entry.chain.info.instance_id for entry in found] == [other.instance_id]
 
 
 # Leftovers

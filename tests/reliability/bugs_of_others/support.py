@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
-from django.db import connection
 from django.utils import timezone
 
 from django_workflows import Signal, activity, workflow
@@ -18,7 +13,6 @@ from django_workflows.models import ActivityTask, OpenInstance
 from django_workflows.retries import RetryPolicy
 from tests.conformance.gates import wait_at_gate
 from tests.conformance.store_support import start
-from tests.conformance.waiting import in_threads
 
 word = Signal("others.word", str)
 
@@ -74,22 +68,3 @@ def tasks_of(owner: int | None, count: int, **changes: Any) -> list[ActivityTask
     return ActivityTask.objects.bulk_create(
         [ActivityTask(instance_id=row.instance_id, command=1, chain_id=row.chain_id, **values) for row in opened]
     )
-
-
-@contextmanager
-def right_behind_the_read_of(table: str, action: Callable[[], object]) -> Iterator[None]:
-    """Have something else happen, on another connection, when this thread has read a table for the first time."""
-    pending, done = [action], threading.Event()
-    reads = re.compile(rf"FROM ([`\"]?){table}\1\s")  # Django quotes names, our own statements do not
-
-    def watch(execute: Any, sql: str, params: Any, many: bool, context: dict[str, Any]) -> Any:
-        result = execute(sql, params, many, context)
-        if pending and sql.startswith("SELECT") and reads.search(sql):
-            errors = [answer for answer in in_threads(pending.pop()) if isinstance(answer, BaseException)]
-            assert not errors, errors
-            done.set()
-        return result
-
-    with connection.execute_wrapper(watch):
-        yield
-    assert done.is_set(), f"{table} was not read"

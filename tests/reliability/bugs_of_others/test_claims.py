@@ -17,10 +17,18 @@ from django_workflows.testing import running_worker
 from django_workflows.worker.loop import TurnLoop
 from django_workflows.worker.worker import Worker
 from tests.conformance.gates import open_gate
-from tests.conformance.store_support import claim, commit, elsewhere, register, scheduled_task, skip_without_row_locks
+from tests.conformance.store_support import (
+    claim,
+    commit,
+    elsewhere,
+    register,
+    right_behind_the_read_of,
+    scheduled_task,
+    skip_without_row_locks,
+)
 from tests.conformance.waiting import eventually
 
-from .support import collect, hold, numbers, parent, right_behind_the_read_of, tasks_of, word
+from .support import collect, hold, numbers, parent, tasks_of, word
 
 SHORT = timedelta(seconds=1)
 _TASK = ActivityTask._meta.db_table
