@@ -93,11 +93,17 @@ def park_blocked(database: Database, rows: list[InboxRow]) -> None:
     A later claim loads by chain and so finds parked rows too; rows of an instance that was claimed in between are left
     alone, since its owner reads the poll.
     """
-    blocked = OpenInstance.objects.using(database.alias).filter(
-        chain_id=OuterRef("chain_id"), owner_id__isnull=True, blocks__gt=0
-    )
-    found = InboxEvent.objects.using(database.alias).filter(Exists(blocked), pk__in=[row.id for row in rows])
-    _park(database, list(found.values_list("pk", flat=True)))
+    keys = list({row.open_key for row in rows if row.open_key is not None})
+    if not keys:
+        return
+    with database.atomic(), database.cursor() as cursor:
+        # Locked, so that nobody unblocks it meanwhile: its rows come back into the range once, with that very step.
+        blocked = database.dialect.select(
+            cursor, OpenInstance, ("chain_id",), ("open_key",), keys,
+            where="AND t.owner_id IS NULL AND t.blocks > 0", lock="skip",
+        )  # fmt: skip
+        chains = {chain for (chain,) in blocked}
+        _park(database, [row.id for row in rows if row.chain in chains])
 
 
 def sweep(database: Database) -> int:

@@ -105,7 +105,7 @@ def elsewhere(action: Callable[[], object], end: str = "rollback") -> Iterator[N
 def right_behind_the_read_of(table: str, action: Callable[[], object]) -> Iterator[None]:
     """Have something else happen, on another connection, when this thread has read a table for the first time."""
     pending, done = [action], threading.Event()
-    reads = re.compile(rf"FROM ([`\"]?){table}\1\s")  # Django quotes names, our own statements do not
+    reads = re.compile(rf"(?:FROM|JOIN) ([`\"]?){table}\1\s")  # Django quotes names, our own statements do not
 
     def watch(execute: Any, sql: str, params: Any, many: bool, context: dict[str, Any]) -> Any:
         result = execute(sql, params, many, context)

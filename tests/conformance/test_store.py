@@ -40,6 +40,7 @@ from .store_support import (
     first_step,
     note,
     register,
+    right_behind_the_read_of,
     skip_without_row_locks,
     start,
 )
@@ -274,6 +275,29 @@ def test_what_was_parked_is_found_again_once_its_instance_is_unblocked() -> None
 
     [row] = claims.poll_inbox(Database(), ["default"], 0)
     assert (row.type, row.blocks) == ("SignalReceived", 0)
+
+
+def test_nothing_is_parked_of_an_instance_that_is_unblocked_meanwhile() -> None:
+    """Nobody would find it: what an open instance has not read yet is parked only while it is blocked."""
+    skip_without_row_locks()
+    me = register()
+    [handle] = start()
+    handle.signal(note, 1)
+    OpenInstance.objects.update(blocks=1)
+    rows = claims.poll_inbox(Database(), ["default"], 0)
+
+    def unblock() -> None:
+        claimed = commit(me, TurnBatch(claim_instances=[handle.describe().instance_key])).claimed_instances
+        for loaded in claims.load_instances(Database(), claimed):
+            step = first_step(loaded)
+            step.consumed = step.consumed[:1]
+            assert commit(me, TurnBatch(steps=[step])).committed == [step]
+
+    with right_behind_the_read_of(InboxEvent._meta.db_table, unblock):
+        leftovers.park_blocked(Database(), rows)
+
+    is_parked = InboxEvent.objects.filter(queue=None).exists()
+    assert is_parked == bool(OpenInstance.objects.get().blocks)
 
 
 # Size
