@@ -31,6 +31,8 @@ def main() -> int:
             if violation:
                 failed.append(seed)
                 print(f"seed {seed}: {violation}\n    python -m tests.simulation {seed}", flush=True)
+            if seed % 1000 == 999:
+                print(f"up to seed {seed}: {len(failed)} failed", flush=True)
     print(f"{int(last) - int(first) + 1} seeds, {len(failed)} failed")
     return 1 if failed else 0
 

@@ -201,10 +201,10 @@ class SimulatedWorker(Actor):
         with self._frame():
             raise Crash
 
-    def sweep(self) -> None:
-        """Collect what is left of closed instances, as each worker does every minute."""
+    def sweep(self) -> bool:
+        """Collect what is left of closed instances, as each worker does every minute; return whether there was any."""
         with self._frame():
-            leftovers.sweep(self.worker.database)
+            return leftovers.sweep(self.worker.database) > 0
 
     def vanish(self) -> None:
         """End at the end of the simulation."""
