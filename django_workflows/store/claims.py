@@ -53,17 +53,16 @@ def may_find(
 ) -> bool:
     """Tell in one statement whether the polls below may find anything; they alone know for whom it is."""
     questions: list[tuple[str, list[Any]]] = []
-    time = database.dialect.to_time(now)
+    time, among = database.dialect.to_time(now), f"queue IN ({_places(queues)})"
     if workflows:
-        questions.append((f"{_INBOX} WHERE queue IN ({_places(queues)}) AND id > %s", [*queues, after]))
-        questions.append((f"{_TIMER} WHERE wake_at <= %s", [time]))
+        questions.append((f"{_INBOX} WHERE {among} AND id > %s ORDER BY id", [*queues, after]))
+        questions.append((f"{_TIMER} WHERE wake_at <= %s ORDER BY wake_at", [time]))
     if activities:
-        questions.append((f"{_TASK} WHERE queue IN ({_places(queues)}) AND available_at <= %s", [*queues, time]))
+        questions.append((f"{_TASK} WHERE {among} AND available_at <= %s ORDER BY available_at", [*queues, time]))
+    # Not EXISTS, which PostgreSQL may answer by a scan where it remembers a full table.
+    asked = " OR ".join(f"(SELECT 1 FROM {question} LIMIT 1) IS NOT NULL" for question, _ in questions)
     with database.cursor() as cursor:
-        cursor.execute(
-            "SELECT " + " OR ".join(f"EXISTS (SELECT 1 FROM {question})" for question, _ in questions),
-            [value for _, values in questions for value in values],
-        )
+        cursor.execute(f"SELECT {asked}", [value for _, values in questions for value in values])
         return bool(cursor.fetchone()[0])
 
 
