@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.case import Record
+from benchmarks.figures import in_commits
 
 from .markdown import NAMES, Section, count, milliseconds, table
 
@@ -53,8 +54,7 @@ def disks(records: Records) -> Section:
 
 def _chain(figures: Mapping[str, Any]) -> tuple[str, str]:
     """Return the cells of a commit and of a sequential activity."""
-    commit, activity = figures["commit"], figures["per_activity"]
-    return milliseconds(commit), f"{milliseconds(activity)} ({activity['p50'] / commit['p50']:.1f}x)"
+    return milliseconds(figures["commit"]), f"{milliseconds(figures['per_activity'])} ({in_commits(figures):.1f}x)"
 
 
 def profile(records: Records) -> Section:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from benchmarks.case import Record
-from benchmarks.figures import median
+from benchmarks.figures import in_commits, median
 
 from .markdown import NAMES, Section, count, table
 
@@ -46,7 +46,7 @@ def _latency(find: Find) -> Iterator[Row]:
 
 
 def _chain(where: str, found: Mapping[str, Any]) -> Row:
-    ratio = found["per_activity"]["p50"] / found["commit"]["p50"]
+    ratio = in_commits(found)
     return f"a sequential activity within 2 commits, {where}", f"{ratio:.1f}", ratio <= 2
 
 

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from django_workflows import activity
 from django_workflows.models import ActivityTask, InboxEvent, OpenInstance, Timer
+from django_workflows.store import claims
 from django_workflows.store.database import Database
 from django_workflows.worker.activities import ActivityPool
 from django_workflows.worker.clock import DatabaseClock
@@ -88,3 +89,22 @@ def test_a_worker_that_found_nothing_asks_one_question_until_there_is_a_hint(fin
     assert [count(), count()] == [1, 1]
     finder.hint()
     assert count() > 1
+
+
+def test_the_one_question_does_not_scan_what_a_herd_has_left() -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("PostgreSQL alone chooses by statistics of a table that was full a moment ago")
+    database, table = Database(), InboxEvent._meta.db_table
+    with transaction.atomic(), connection.cursor() as cursor:  # in one transaction, out of reach of autovacuum
+        cursor.execute(
+            f"INSERT INTO {table} (chain_id, type, data, queue, created_at) "
+            "SELECT n, 'SignalReceived', '{}', 'default', now() FROM generate_series(1, 20000) n"
+        )
+        cursor.execute(f"ANALYZE {table}")
+        cursor.execute(f"DELETE FROM {table}")
+        with CaptureQueriesContext(connection) as queries:
+            assert not claims.may_find(database, ["default"], 0, database.now(), workflows=True, activities=False)
+        cursor.execute("EXPLAIN " + queries[-1]["sql"].replace("%", "%%"))
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+        transaction.set_rollback(True)
+    assert f"Seq Scan on {table}" not in plan, plan
